@@ -1,0 +1,1 @@
+//! The mask: a resumable single pass over JSON bytes that replaces declared fields.

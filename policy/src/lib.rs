@@ -1,0 +1,3 @@
+//! The meaning: what an agent may do, decided without clock, network or randomness.
+
+pub mod action;
