@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# Finds or builds the programs of the local control plane; prints `name=path` lines on stdout, progress on stderr.
+#
+#   build.sh [NAME...]      NAME: etcd kube-apiserver kube-controller-manager kubectl kubectl-old cargo-deny   (default: all but cargo-deny)
+#
+# Order: KUBEBUILDER_ASSETS, if set and it holds the program (it never holds kubectl-old); the cache; else built once into the cache
+# from the pinned modules beside this file, whose go.sum pins every byte. Concurrent callers wait for one another.
+# Cache: SALLYPORT_CACHE, else XDG_CACHE_HOME/sallyport, else ~/.cache/sallyport.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+cache=${SALLYPORT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sallyport}
+bin=$cache/bin
+go_wanted=go1.26.8 # Kubernetes 1.36 built with Go 1.27 serves a broken OpenAPI document, and `kubectl apply` fails
+deny_version=0.20.2
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "e2e/tools/build.sh: $*"; exit 1; }
+
+# pinned DIR MODULE: the version that DIR's go.mod requires
+pinned() { sed -n "s#^require $2 \(v[0-9.]*\)\$#\1#p" "$here/$1/go.mod"; }
+
+# plan NAME: sets dir, package, version, seconds, megabytes
+plan() {
+  case $1 in
+    etcd) dir=etcd module=go.etcd.io/etcd/server/v3 package=$module seconds=60 megabytes=37 ;;
+    kube-apiserver) dir=kubernetes module=k8s.io/kubernetes package=$module/cmd/$1 seconds=240 megabytes=101 ;;
+    kube-controller-manager) dir=kubernetes module=k8s.io/kubernetes package=$module/cmd/$1 seconds=80 megabytes=92 ;;
+    kubectl) dir=kubernetes module=k8s.io/kubernetes package=$module/cmd/$1 seconds=60 megabytes=57 ;;
+    kubectl-old) dir=kubectl-1.31 module=k8s.io/kubernetes package=$module/cmd/kubectl seconds=90 megabytes=54 ;;
+    *) die "unknown program \`$1\`" ;;
+  esac
+  version=$(pinned "$dir" "$module")
+  [ -n "$version" ] || die "no version of $module in $dir/go.mod"
+}
+
+# path NAME: where the program is or will be
+path() {
+  local name=$1
+  if [ "$name" = cargo-deny ]; then echo "$bin/cargo-deny-$deny_version"; return; fi
+  if [ -n "${KUBEBUILDER_ASSETS:-}" ] && [ -x "$KUBEBUILDER_ASSETS/$name" ]; then echo "$KUBEBUILDER_ASSETS/$name"; return; fi
+  plan "$name"
+  echo "$bin/${name%-old}-$version"
+}
+
+build_go() {
+  local name=$1 out=$2 started=$SECONDS ldflags="-s -w" p
+  command -v go >/dev/null || die "Go is needed to build $name (or set KUBEBUILDER_ASSETS)"
+  plan "$name"
+  case $(cd / && go env GOVERSION) in go1.26*) export GOTOOLCHAIN=local ;; *) export GOTOOLCHAIN=$go_wanted ;; esac
+  if [ "$module" = k8s.io/kubernetes ]; then
+    for p in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
+      ldflags+=" -X $p.gitVersion=$version -X $p.gitMajor=1 -X $p.gitMinor=$(echo "$version" | cut -d. -f2) -X $p.gitTreeState=clean"
+    done
+  fi
+  say "  building $name $version (about $megabytes MB, up to $seconds s on two cores)"
+  (cd "$here/$dir" && CGO_ENABLED=0 GOFLAGS=-mod=readonly GOWORK=off \
+    go build -trimpath -buildvcs=false -p "${GO_BUILD_JOBS:-2}" -ldflags "$ldflags" -o "$out.part" "$package") >&2
+  mv "$out.part" "$out"
+  say "  built    $name $version in $((SECONDS - started)) s"
+}
+
+build_deny() {
+  local out=$1 root=$cache/cargo-deny-$deny_version started=$SECONDS
+  say "  building cargo-deny $deny_version (about 30 MB, up to 300 s on two cores)"
+  CARGO_TARGET_DIR=$root/target CARGO_PROFILE_DEV_DEBUG=0 \
+    cargo install --quiet --locked --debug --root "$root" --no-track cargo-deny --version "$deny_version" >&2
+  mv "$root/bin/cargo-deny" "$out"
+  rm -rf "$root"
+  say "  built    cargo-deny $deny_version in $((SECONDS - started)) s"
+}
+
+[ $# -gt 0 ] || set -- etcd kube-apiserver kube-controller-manager kubectl kubectl-old
+mkdir -p "$bin"
+missing=()
+for name; do p=$(path "$name"); [ -x "$p" ] || missing+=("$name"); done
+if [ ${#missing[@]} -gt 0 ]; then
+  exec 9>"$bin/.lock"
+  flock 9
+  say "programs to build once into $bin: ${missing[*]}"
+  say "  at most 7 minutes on two cores for all of them and about 2 GB of sources and build cache, the first time"
+  for name in "${missing[@]}"; do
+    p=$(path "$name")
+    [ -x "$p" ] && continue # another caller built it while we waited
+    if [ "$name" = cargo-deny ]; then build_deny "$p"; else build_go "$name" "$p"; fi 9>&-
+  done
+  flock -u 9
+fi
+for name; do echo "$name=$(path "$name")"; done
