@@ -63,3 +63,9 @@ pub const ANNOTATION_AUTOUPDATE: &str = "sallyport.dev/autoupdate";
 pub const EXTRA_SESSION: &str = "sallyport.dev/session";
 /// Impersonated `extra` key that carries the request id into the API server's audit log.
 pub const EXTRA_REQUEST_ID: &str = "sallyport.dev/request-id";
+/// Service in front of the proxies.
+pub const PROXY_SERVICE: &str = "sallyport-proxy";
+/// Service in front of the operator's admission webhook.
+pub const WEBHOOK_SERVICE: &str = "sallyport-webhook";
+/// Name of the MutatingWebhookConfiguration and of the ValidatingWebhookConfiguration.
+pub const WEBHOOK_CONFIGURATION: &str = "sallyport";
