@@ -291,6 +291,11 @@ pub struct Review {
     #[schemars(range(min = 60, max = 86400))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_seconds: Option<i32>,
+    /// groups are those of the reviewer's groups that the policies' approvers name; stamped, they cannot be chosen.
+    /// Default: none. Example: [payments-oncall].
+    #[schemars(length(max = 64), inner(length(min = 1, max = 256)), extend("x-kubernetes-list-type" = "set"))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
     /// reviewTime is when the review was made, in RFC 3339; stamped. Example: "2026-11-20T14:32:10Z".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub review_time: Option<Time>,

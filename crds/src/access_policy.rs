@@ -118,13 +118,13 @@ pub struct Rule {
     #[schemars(length(max = 1024), extend("x-kubernetes-validations" = [{"rule": SAFE_TEXT_RULE, "message": SAFE_TEXT_MESSAGE}]))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// match are the requests that the rule decides, 1 to 32 entries, any of which may match.
+    /// match are the requests that the rule decides, 1 to 16 entries, any of which may match.
     /// Example: [{namespaces: [payments], apiGroups: [apps], resources: [deployments], verbs: [delete]}].
-    #[schemars(length(min = 1, max = 32), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub r#match: Vec<RequestMatch>,
-    /// exclude are requests that the rule leaves alone, at most 32 entries; exclude wins over match inside this one rule.
+    /// exclude are requests that the rule leaves alone, at most 16 entries; exclude wins over match inside this one rule.
     /// Default: none. Example: [{apiGroups: [apps], resources: [deployments], resourceNames: [checkout-canary], verbs: [patch]}].
-    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<RequestMatch>,
     /// matchConditions are CEL expressions that must all be true, at most 16; evaluated only after match. Default: none.
@@ -297,9 +297,9 @@ pub struct Mask {
     pub name: String,
     /// type names the member that is set: Fields, Patterns or KnownSecrets. Example: Fields.
     pub r#type: MaskType,
-    /// match are the requests whose answers are masked, at most 32 entries. Default: every request.
+    /// match are the requests whose answers are masked, 1 to 16 entries. Default: every request.
     /// Example: [{apiGroups: ["", apps], resources: ["*"], verbs: ["*"]}].
-    #[schemars(length(min = 1, max = 32), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub r#match: Option<Vec<RequestMatch>>,
     /// fields is set when type is Fields. Example: {paths: [".spec.containers[*].env[*].value"]}.

@@ -99,8 +99,8 @@ pub struct RequestMatch {
     /// nonResourceURLs are paths that are not resources; "*" only as the last character. Exactly one of resources and
     /// nonResourceURLs is set. Example: [/metrics, "/healthz/*"].
     #[schemars(
-        length(min = 1, max = 64),
-        inner(length(min = 1, max = 253)),
+        length(min = 1, max = 16),
+        inner(length(min = 1, max = 128)),
         extend("x-kubernetes-list-type" = "atomic"),
         extend("x-kubernetes-validations" = [{
             "rule": r"self.all(u, u.matches(r'^(\*|/[^*]*\*?)$'))",

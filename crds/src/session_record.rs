@@ -219,6 +219,8 @@ pub struct SessionGrant {
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
     /// decision is Approved, Denied or Revoked; unset while undecided. Example: Approved.
+    // `with`: the rewriter of optional enumerations would lose this description.
+    #[schemars(with = "ReviewDecision")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<ReviewDecision>,
     /// reviewer is who decided; unset for a window that opened by itself. Example: alice@example.com.
@@ -282,7 +284,7 @@ pub struct ReplicaRecord {
     /// name is the proxy's replica id. Example: sallyport-proxy-7d9f.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// requests counts this replica's requests. Example: {total: 20, allowed: 20}.
+    /// requests counts this replica's requests. Default: all 0. Example: {total: 20, allowed: 20}.
     #[serde(default)]
     pub requests: RequestCounts,
     /// streams counts this replica's streams. Default: 0. Example: 1.
