@@ -1,0 +1,45 @@
+# One word per deed. Everything that is not here yet comes with a later issue.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint tools build up down bench gen kind-up
+
+CARGO ?= cargo
+# Folder of manifests that `make up` applies too: make up EXTRA=dir
+EXTRA ?=
+
+help: ## this list
+	@awk -F ': .*## |:.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: tools build ## the first half hour, played with stock kubectl against a real API server
+	@$(CARGO) run -q -p sallyport-e2e --bin e2e-demo
+
+test: lint tools build ## lint, unit, property and integration tests: what the project's CI runs
+	$(CARGO) test --workspace --locked
+
+lint: ## format, clippy, dependencies, generated files
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	tool=$$(e2e/tools/build.sh cargo-deny); "$${tool#*=}" check bans licenses sources
+
+tools: ## the control plane's programs: found, or built once into the cache
+	@e2e/tools/build.sh >/dev/null
+
+build: ## operator, proxy, kubectl-sallyport and the harness's own programs
+	$(CARGO) build --workspace --bins --locked
+
+up: tools build ## leave control plane, operator and two proxies running; target/up/env tells where
+	@$(CARGO) run -q -p sallyport-e2e --bin e2e-up -- up $(if $(EXTRA),--extra $(EXTRA))
+
+down: ## end what `make up` left
+	@$(CARGO) run -q -p sallyport-e2e --bin e2e-up -- down
+
+gen: ## renew the generated files
+	$(CARGO) run -q -p sallyport-crds --example generate
+
+bench: tools build ## the masker's benches, and requests through the gate against requests past it
+	$(CARGO) bench --workspace
+	@$(CARGO) run -q --release -p sallyport-e2e --bin e2e-bench
+
+kind-up: ## a local kind cluster, for people who have Docker
+	kind create cluster --name sallyport --config kind-config.yaml --wait 120s
