@@ -18,6 +18,7 @@ use kube::{Api, Client};
 
 use crate::audit::Audit;
 use crate::kubeconfig::{Kubeconfig, Login};
+use crate::kubectl::{Output, Version, kubectl, kubectl_stdin};
 use crate::pki::{Authority, Pair, token_keys};
 use crate::supervision::{Process, Supervisor};
 use crate::tools::Tools;
@@ -249,6 +250,23 @@ impl ControlPlane {
         Kubeconfig::new(server, self.ca(), Login::TokenFile(token_file))
             .in_namespace(namespace)
             .write(&folder, &file)
+    }
+
+    /// Runs the newest kubectl as [`ADMIN`].
+    ///
+    /// # Errors
+    /// When kubectl cannot be started.
+    pub fn kubectl(&self, args: &[&str]) -> anyhow::Result<Output> {
+        kubectl(Version::New, self.admin_kubeconfig(), args)
+    }
+
+    /// Applies manifests (YAML or JSON) as [`ADMIN`], server-side.
+    ///
+    /// # Errors
+    /// When the API server refuses one; the message is kubectl's.
+    pub fn apply(&self, manifests: &str) -> anyhow::Result<String> {
+        let args = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
+        kubectl_stdin(Version::New, self.admin_kubeconfig(), &args, manifests)?.success()
     }
 
     /// A number that this control plane has not given before.

@@ -1,17 +1,41 @@
 //! The local cluster: a real Kubernetes control plane, operator and proxies as processes that vanish with the test.
+//!
+//! | you want | you take |
+//! | --- | --- |
+//! | etcd, kube-apiserver, kube-controller-manager | [`ControlPlane::start`] (ready in 5 s; gone without a trace) |
+//! | a namespace of your own | [`ControlPlane::namespace`] |
+//! | to act as an administrator, a person, a ServiceAccount | [`ControlPlane::admin`], [`ControlPlane::user`], [`ControlPlane::service_account_kubeconfig`] |
+//! | to apply manifests | [`ControlPlane::apply`] |
+//! | stock kubectl, new or old | [`kubectl`], [`kubectl_stdin`] |
+//! | to know what reached the API server, as whom | [`ControlPlane::audit`], [`Audit::requests`], [`Filter`] |
+//! | operator and proxies in front of it | [`Gate::start`] with a [`Setup`] |
+//! | an agent | [`Gate::agent`]: [`Agent::kubectl`], [`Agent::client`], [`Agent::send`] for raw bytes |
+//! | to kill, stop, restart a program | [`gate::Program`] of [`Gate::operator`] and [`gate::Proxy::program`] |
+//! | a network that stalls | [`Setup::relayed`], [`gate::Proxy::relay`] |
+//! | to wait for something | [`eventually`] |
+//!
+//! Clients are bound to the async runtime that made them: take a new one in each test. In `tests/it`, `super::plane()` and
+//! `super::gate()` are shared by all tests of the run; a test that kills something starts its own. `SALLYPORT_E2E_LOGS=dir` keeps
+//! the programs' logs.
 
+pub mod agent;
 pub mod audit;
 pub mod control_plane;
+pub mod gate;
 pub mod kubeconfig;
 pub mod kubectl;
 pub mod pki;
+pub mod relay;
 pub mod supervision;
 pub mod tools;
+pub mod wire;
 
 use std::time::{Duration, Instant};
 
+pub use agent::Agent;
 pub use audit::{Audit, Filter};
 pub use control_plane::ControlPlane;
+pub use gate::{Gate, Setup};
 pub use kubectl::{Output, Version, kubectl, kubectl_stdin};
 pub use supervision::{Process, Sign, Supervisor};
 pub use tools::{Tools, program, workspace_root};

@@ -4,11 +4,19 @@ mod ground;
 
 use std::sync::OnceLock;
 
-use e2e::ControlPlane;
+use e2e::{ControlPlane, Gate, Setup};
 
 /// The control plane that tests share; started by the first that asks.
 pub fn plane() -> anyhow::Result<ControlPlane> {
     static PLANE: OnceLock<Result<ControlPlane, String>> = OnceLock::new();
     let plane = PLANE.get_or_init(|| ControlPlane::start().map_err(|error| format!("{error:#}")));
     plane.clone().map_err(|error| anyhow::anyhow!("no control plane: {error}"))
+}
+
+/// Operator and two proxies in front of [`plane`], shared too.
+pub fn gate() -> anyhow::Result<Gate> {
+    static GATE: OnceLock<Result<Gate, String>> = OnceLock::new();
+    let start = || Gate::start(&plane()?, Setup::default());
+    let gate = GATE.get_or_init(|| start().map_err(|error| format!("{error:#}")));
+    gate.clone().map_err(|error| anyhow::anyhow!("no gate: {error}"))
 }
