@@ -301,4 +301,7 @@ pub struct ReplicaRecord {
     /// recording is this replica's own hash chain. Example: {sizeBytes: 184220, segments: 2}.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recording: Option<RecordingLocation>,
+    /// closed says that this replica's chain has its final seal. Default: false. Example: true.
+    #[serde(default)]
+    pub closed: bool,
 }
