@@ -329,13 +329,13 @@ async fn start_operator(plane: &ControlPlane, proxy_url: &str, more: &[String]) 
     Program::start(plane, "operator", argv, kubeconfig, admin_port)
 }
 
-/// What a cluster administrator installs: CRDs, namespace, ServiceAccounts, and the chart's own manifests.
-async fn install(plane: &ControlPlane) -> anyhow::Result<()> {
+/// What a cluster administrator installs: CRDs, the system namespace, and the chart's own manifests.
+///
+/// # Errors
+/// When the API server refuses one.
+pub async fn install(plane: &ControlPlane) -> anyhow::Result<()> {
     let root = crate::workspace_root();
     plane.named_namespace(SYSTEM).await?;
-    for account in [crds::names::OPERATOR_SERVICE_ACCOUNT, crds::names::PROXY_SERVICE_ACCOUNT] {
-        plane.service_account(SYSTEM, account).await?;
-    }
     plane.apply(&manifests(&root.join("crds/yaml"))?)?;
     plane.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"])?.success()?;
     for folder in TEMPLATES {

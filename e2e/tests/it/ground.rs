@@ -55,6 +55,19 @@ async fn a_service_account_token_carries_its_audience() -> anyhow::Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn the_charts_manifests_are_accepted_by_the_api_server() -> anyhow::Result<()> {
+    let plane = super::plane()?;
+    e2e::gate::install(&plane).await?;
+    let served = plane.kubectl(&["api-resources", "--api-group=sallyport.dev", "-o", "name"])?.success()?;
+    let kinds = ["accessgrants", "accesspolicies", "agentidentities", "sessionrecords"];
+    assert_eq!(
+        served.lines().map(str::to_owned).collect::<Vec<_>>(),
+        kinds.map(|kind| format!("{kind}.sallyport.dev"))
+    );
+    Ok(())
+}
+
 #[test]
 fn kill_9_of_the_harness_leaves_no_process_and_no_folder() -> anyhow::Result<()> {
     let own = std::env::current_exe()?;
