@@ -1,0 +1,473 @@
+//! The three questions that an agent asks about itself, in JSON and protobuf, and their answers.
+//!
+//! kubectl sends them as JSON up to 1.31 and as protobuf since 1.32. The messages are those of `authorization.k8s.io/v1`
+//! and `authentication.k8s.io/v1`; a field that is not theirs is refused.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use crate::protobuf::{Envelope, Fields, MEDIA_TYPE, ProtobufError};
+
+mod message;
+
+/// A question of an agent about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Review {
+    /// `SelfSubjectReview`: who am I?
+    Whoami,
+    /// `SelfSubjectAccessReview`: may I?
+    Access(Asked),
+    /// `SelfSubjectRulesReview`: what may I, in one namespace?
+    Rules {
+        /// The namespace asked about.
+        namespace: String,
+    },
+}
+
+/// What an access review asks about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Asked {
+    /// Something of the resource API.
+    Resource(ResourceAttributes),
+    /// A path outside it.
+    NonResource {
+        /// The path; may end with `*`.
+        path: String,
+        /// Lower-case HTTP method.
+        verb: String,
+    },
+}
+
+/// `ResourceAttributes` of `authorization.k8s.io/v1`. An empty text means what RBAC means by it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ResourceAttributes {
+    /// Namespace; empty for all namespaces or a cluster-scoped kind.
+    pub namespace: String,
+    /// Verb, also one that is no request verb (`approve`, `*`).
+    pub verb: String,
+    /// API group; `*` for all.
+    pub group: String,
+    /// API version; `*` or empty for all.
+    pub version: String,
+    /// Plural resource.
+    pub resource: String,
+    /// Subresource; empty for none.
+    pub subresource: String,
+    /// Object name; empty for all.
+    pub name: String,
+}
+
+/// Why a review is not read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReviewError {
+    /// A field that is not of this review, or a value of another type.
+    #[error("the review has a field or value that this gate does not know")]
+    Unknown,
+    /// Neither or both of the two kinds of attributes.
+    #[error("the review must set either `resourceAttributes` or `nonResourceAttributes`")]
+    Attributes,
+    /// The message does not decode.
+    #[error(transparent)]
+    Protobuf(#[from] ProtobufError),
+}
+
+/// Which review a resource of the API is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReviewKind {
+    /// `selfsubjectreviews.authentication.k8s.io`
+    Whoami,
+    /// `selfsubjectaccessreviews.authorization.k8s.io`
+    Access,
+    /// `selfsubjectrulesreviews.authorization.k8s.io`
+    Rules,
+}
+
+impl ReviewKind {
+    /// The review that is created under these names, if they are one's.
+    pub fn of(group: &str, version: &str, resource: &str) -> Option<Self> {
+        match (group, version, resource) {
+            ("authentication.k8s.io", "v1", "selfsubjectreviews") => Some(Self::Whoami),
+            ("authorization.k8s.io", "v1", "selfsubjectaccessreviews") => Some(Self::Access),
+            ("authorization.k8s.io", "v1", "selfsubjectrulesreviews") => Some(Self::Rules),
+            _ => None,
+        }
+    }
+
+    const fn api_version(self) -> &'static str {
+        match self {
+            Self::Whoami => "authentication.k8s.io/v1",
+            Self::Access | Self::Rules => "authorization.k8s.io/v1",
+        }
+    }
+
+    const fn kind(self) -> &'static str {
+        match self {
+            Self::Whoami => "SelfSubjectReview",
+            Self::Access => "SelfSubjectAccessReview",
+            Self::Rules => "SelfSubjectRulesReview",
+        }
+    }
+}
+
+impl Review {
+    /// From a JSON object whose `kind` and `apiVersion` were checked already.
+    ///
+    /// # Errors
+    /// If a field is unknown.
+    pub fn from_json(kind: ReviewKind, object: &Value) -> Result<Self, ReviewError> {
+        let mut object = fields(object)?;
+        object.remove("kind");
+        object.remove("apiVersion");
+        object.remove("status");
+        if let Some(metadata) = object.remove("metadata") {
+            let mut metadata = fields(&metadata)?;
+            metadata.remove("creationTimestamp");
+            finish(&metadata)?;
+        }
+        let spec = object.remove("spec").unwrap_or(Value::Null);
+        finish(&object)?;
+        match kind {
+            ReviewKind::Whoami if spec.is_null() => Ok(Self::Whoami),
+            ReviewKind::Whoami => Err(ReviewError::Unknown),
+            ReviewKind::Access => asked_from_json(&spec).map(Self::Access),
+            ReviewKind::Rules => {
+                let mut spec = fields(&spec)?;
+                let namespace = text(&mut spec, "namespace")?;
+                finish(&spec)?;
+                Ok(Self::Rules { namespace })
+            }
+        }
+    }
+
+    /// From a protobuf envelope.
+    ///
+    /// # Errors
+    /// If it is another kind's, or a field is unknown.
+    pub fn from_protobuf(kind: ReviewKind, body: &[u8]) -> Result<Self, ReviewError> {
+        let envelope = Envelope::open(body)?;
+        if envelope.api_version != kind.api_version() || envelope.kind != kind.kind() {
+            return Err(ReviewError::Unknown);
+        }
+        let mut message = Fields::read(envelope.raw)?;
+        empty_metadata(message.message(1)?.unwrap_or_default())?;
+        let review = match kind {
+            ReviewKind::Whoami => {
+                message.message(2)?;
+                Self::Whoami
+            }
+            ReviewKind::Access => Self::Access(asked_from_protobuf(message.message(2)?.unwrap_or_default())?),
+            ReviewKind::Rules => {
+                let mut spec = Fields::read(message.message(2)?.unwrap_or_default())?;
+                let namespace = spec.text(1)?;
+                spec.finish()?;
+                Self::Rules { namespace }
+            }
+        };
+        // The status is the server's to write.
+        message.message(3)?;
+        message.finish()?;
+        Ok(review)
+    }
+
+    /// Which of the three it is.
+    pub const fn kind(&self) -> ReviewKind {
+        match self {
+            Self::Whoami => ReviewKind::Whoami,
+            Self::Access(_) => ReviewKind::Access,
+            Self::Rules { .. } => ReviewKind::Rules,
+        }
+    }
+
+    /// The canonical JSON form, also fit to be sent to an API server.
+    pub fn to_json(&self) -> Value {
+        let kind = self.kind();
+        let mut object = json!({"apiVersion": kind.api_version(), "kind": kind.kind()});
+        let spec = match self {
+            Self::Whoami => return object,
+            Self::Access(asked) => asked.to_json(),
+            Self::Rules { namespace } => json!({"namespace": namespace}),
+        };
+        if let Value::Object(map) = &mut object {
+            map.insert("spec".to_owned(), spec);
+        }
+        object
+    }
+}
+
+fn fields(value: &Value) -> Result<Map<String, Value>, ReviewError> {
+    match value {
+        Value::Null => Ok(Map::new()),
+        Value::Object(map) => Ok(map.clone()),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => Err(ReviewError::Unknown),
+    }
+}
+
+fn finish(map: &Map<String, Value>) -> Result<(), ReviewError> {
+    if map.is_empty() { Ok(()) } else { Err(ReviewError::Unknown) }
+}
+
+fn text(map: &mut Map<String, Value>, key: &str) -> Result<String, ReviewError> {
+    match map.remove(key) {
+        None | Some(Value::Null) => Ok(String::new()),
+        Some(Value::String(text)) => Ok(text),
+        Some(_) => Err(ReviewError::Unknown),
+    }
+}
+
+fn asked_from_json(spec: &Value) -> Result<Asked, ReviewError> {
+    let mut spec = fields(spec)?;
+    let resource = spec.remove("resourceAttributes").filter(|value| !value.is_null());
+    let path = spec.remove("nonResourceAttributes").filter(|value| !value.is_null());
+    finish(&spec)?;
+    let (mut map, is_resource) = match (resource, path) {
+        (Some(resource), None) => (fields(&resource)?, true),
+        (None, Some(path)) => (fields(&path)?, false),
+        (Some(_), Some(_)) | (None, None) => return Err(ReviewError::Attributes),
+    };
+    let asked = if is_resource {
+        Asked::Resource(ResourceAttributes {
+            namespace: text(&mut map, "namespace")?,
+            verb: text(&mut map, "verb")?,
+            group: text(&mut map, "group")?,
+            version: text(&mut map, "version")?,
+            resource: text(&mut map, "resource")?,
+            subresource: text(&mut map, "subresource")?,
+            name: text(&mut map, "name")?,
+        })
+    } else {
+        Asked::NonResource { path: text(&mut map, "path")?, verb: text(&mut map, "verb")? }
+    };
+    finish(&map)?;
+    Ok(asked)
+}
+
+fn asked_from_protobuf(spec: &[u8]) -> Result<Asked, ReviewError> {
+    let mut spec = Fields::read(spec)?;
+    let resource = spec.message(1)?;
+    let path = spec.message(2)?;
+    spec.finish()?;
+    match (resource, path) {
+        (Some(bytes), None) => {
+            let mut map = Fields::read(bytes)?;
+            let asked = ResourceAttributes {
+                namespace: map.text(1)?,
+                verb: map.text(2)?,
+                group: map.text(3)?,
+                version: map.text(4)?,
+                resource: map.text(5)?,
+                subresource: map.text(6)?,
+                name: map.text(7)?,
+            };
+            map.finish()?;
+            Ok(Asked::Resource(asked))
+        }
+        (None, Some(bytes)) => {
+            let mut map = Fields::read(bytes)?;
+            let asked = Asked::NonResource { path: map.text(1)?, verb: map.text(2)? };
+            map.finish()?;
+            Ok(asked)
+        }
+        (Some(_), Some(_)) | (None, None) => Err(ReviewError::Attributes),
+    }
+}
+
+/// The metadata of a review says nothing: its texts are empty, its times zero.
+fn empty_metadata(bytes: &[u8]) -> Result<(), ReviewError> {
+    let mut metadata = Fields::read(bytes)?;
+    for tag in 1..=6 {
+        if !metadata.text(tag)?.is_empty() {
+            return Err(ProtobufError::Value(tag).into());
+        }
+    }
+    if metadata.number(7)?.is_some_and(|generation| generation != 0) {
+        return Err(ProtobufError::Value(7).into());
+    }
+    if metadata.message(8)?.is_some_and(|time| !time.is_empty()) {
+        return Err(ProtobufError::Value(8).into());
+    }
+    metadata.finish()?;
+    Ok(())
+}
+
+impl Asked {
+    fn to_json(&self) -> Value {
+        let asked = match self {
+            Self::NonResource { path, verb } => {
+                return json!({"nonResourceAttributes": {"path": path, "verb": verb}});
+            }
+            Self::Resource(asked) => asked,
+        };
+        let mut map = Map::new();
+        for (key, text) in [
+            ("namespace", &asked.namespace),
+            ("verb", &asked.verb),
+            ("group", &asked.group),
+            ("version", &asked.version),
+            ("resource", &asked.resource),
+            ("subresource", &asked.subresource),
+            ("name", &asked.name),
+        ] {
+            if !text.is_empty() {
+                map.insert(key.to_owned(), text.as_str().into());
+            }
+        }
+        json!({"resourceAttributes": map})
+    }
+}
+
+/// How an answer is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// JSON.
+    Json,
+    /// Kubernetes protobuf.
+    Protobuf,
+}
+
+impl Encoding {
+    /// JSON wherever the client takes it; protobuf only for one that takes nothing else.
+    pub fn accepted(accept: Option<&str>) -> Self {
+        let Some(accept) = accept else { return Self::Json };
+        let types = || accept.split(',').map(|entry| entry.split(';').next().unwrap_or_default().trim());
+        let json = types().any(|name| matches!(name, "application/json" | "*/*" | "application/*" | ""));
+        if !json && types().any(|name| name == MEDIA_TYPE) { Self::Protobuf } else { Self::Json }
+    }
+
+    /// The Content-Type of the answer.
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Protobuf => MEDIA_TYPE,
+        }
+    }
+}
+
+/// `UserInfo` of `authentication.k8s.io/v1`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UserInfo {
+    /// User name.
+    pub username: String,
+    /// Unique id; empty for none.
+    pub uid: String,
+    /// Groups.
+    pub groups: Vec<String>,
+    /// Further attributes.
+    pub extra: BTreeMap<String, Vec<String>>,
+}
+
+/// `SubjectAccessReviewStatus`: the API's own three states.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AccessStatus {
+    /// Yes.
+    pub allowed: bool,
+    /// A final no.
+    pub denied: bool,
+    /// Why.
+    pub reason: String,
+    /// What could not be found out.
+    pub evaluation_error: String,
+}
+
+/// One rule of a `SubjectRulesReviewStatus`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ResourceRule {
+    /// Verbs.
+    pub verbs: Vec<String>,
+    /// API groups.
+    pub api_groups: Vec<String>,
+    /// Resources and subresources.
+    pub resources: Vec<String>,
+    /// Object names; empty for all.
+    pub resource_names: Vec<String>,
+}
+
+/// One rule on paths of a `SubjectRulesReviewStatus`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NonResourceRule {
+    /// Verbs.
+    pub verbs: Vec<String>,
+    /// Paths.
+    pub non_resource_urls: Vec<String>,
+}
+
+/// `SubjectRulesReviewStatus`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RulesStatus {
+    /// What is allowed now.
+    pub resource_rules: Vec<ResourceRule>,
+    /// Which paths are allowed now.
+    pub non_resource_rules: Vec<NonResourceRule>,
+    /// There is more than the rules say.
+    pub incomplete: bool,
+    /// What more; kubectl prints it as a warning.
+    pub evaluation_error: String,
+}
+
+/// Writes the answer to a `SelfSubjectReview`.
+pub fn write_whoami(user: &UserInfo, encoding: Encoding) -> Vec<u8> {
+    match encoding {
+        Encoding::Protobuf => message::whoami(user),
+        Encoding::Json => {
+            let mut info = json!({"username": user.username, "groups": user.groups});
+            put(&mut info, "uid", (!user.uid.is_empty()).then(|| json!(user.uid)));
+            put(&mut info, "extra", (!user.extra.is_empty()).then(|| json!(user.extra)));
+            answer(&Review::Whoami, json!({"userInfo": info}))
+        }
+    }
+}
+
+/// Writes the answer to a `SelfSubjectAccessReview`.
+pub fn write_access(asked: &Asked, status: &AccessStatus, encoding: Encoding) -> Vec<u8> {
+    match encoding {
+        Encoding::Protobuf => message::access(asked, status),
+        Encoding::Json => {
+            let mut value = json!({"allowed": status.allowed});
+            put(&mut value, "denied", status.denied.then_some(Value::Bool(true)));
+            put(&mut value, "reason", some(&status.reason));
+            put(&mut value, "evaluationError", some(&status.evaluation_error));
+            answer(&Review::Access(asked.clone()), value)
+        }
+    }
+}
+
+/// Writes the answer to a `SelfSubjectRulesReview` about `namespace`.
+pub fn write_rules(namespace: &str, status: &RulesStatus, encoding: Encoding) -> Vec<u8> {
+    match encoding {
+        Encoding::Protobuf => message::rules(namespace, status),
+        Encoding::Json => {
+            let resource = |rule: &ResourceRule| {
+                let mut value =
+                    json!({"verbs": rule.verbs, "apiGroups": rule.api_groups, "resources": rule.resources});
+                let names = (!rule.resource_names.is_empty()).then(|| json!(rule.resource_names));
+                put(&mut value, "resourceNames", names);
+                value
+            };
+            let path = |rule: &NonResourceRule| json!({"verbs": rule.verbs, "nonResourceURLs": rule.non_resource_urls});
+            let mut value = json!({
+                "resourceRules": status.resource_rules.iter().map(resource).collect::<Vec<_>>(),
+                "nonResourceRules": status.non_resource_rules.iter().map(path).collect::<Vec<_>>(),
+                "incomplete": status.incomplete,
+            });
+            put(&mut value, "evaluationError", some(&status.evaluation_error));
+            answer(&Review::Rules { namespace: namespace.to_owned() }, value)
+        }
+    }
+}
+
+fn some(text: &str) -> Option<Value> {
+    (!text.is_empty()).then(|| text.into())
+}
+
+fn put(object: &mut Value, key: &str, value: Option<Value>) {
+    if let (Value::Object(map), Some(value)) = (object, value) {
+        map.insert(key.to_owned(), value);
+    }
+}
+
+fn answer(review: &Review, status: Value) -> Vec<u8> {
+    let mut object = review.to_json();
+    put(&mut object, "metadata", Some(json!({"creationTimestamp": null})));
+    put(&mut object, "status", Some(status));
+    crate::json::write(&object)
+}
