@@ -1,1 +1,15 @@
-//! The hands on the wire.
+//! The hands on the wire: a request climbs from `accept` to `record`, each stage consuming the type of the one before.
+
+pub mod accept;
+pub mod admin;
+pub mod authenticate;
+pub mod config;
+pub mod discovery;
+pub mod limits;
+pub mod live;
+pub mod refuse;
+pub mod request_id;
+pub mod streams;
+pub mod telemetry;
+pub mod token;
+pub mod upstream;

@@ -1,0 +1,212 @@
+//! What the API server says now: the bundle in force, the kill switch, the certificate. Everything else reads it.
+mod certificate;
+mod identities;
+mod lease;
+mod probe;
+mod shards;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use policy::bundle::Bundle;
+use thiserror::Error;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+pub use certificate::Certificate;
+pub use certificate::follow as follow_certificate;
+pub use identities::follow as follow_identities;
+pub use identities::{AgentKey, Identities, Identity};
+pub use lease::renew as renew_lease;
+pub use probe::follow as probe_targets;
+pub use shards::follow as follow_shards;
+
+/// A proxy that cannot see the API server keeps its bundle this long, then refuses all (F21).
+const BLIND_AT_MOST: Duration = Duration::from_secs(600);
+
+/// The live facts. Cloning shares them.
+#[derive(Clone)]
+pub struct Live {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    bundle: ArcSwapOption<Bundle>,
+    identities: ArcSwapOption<Identities>,
+    certificate: Arc<Certificate>,
+    seen: ArcSwap<Instant>,
+    recorder_fails: AtomicBool,
+    changes: watch::Sender<u64>,
+}
+
+/// Why nothing can be decided: 503 for every request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum NotLive {
+    /// No shard was ever read.
+    #[error("no live configuration was received yet")]
+    NoBundle,
+    /// The kill switches cannot be seen.
+    #[error("the agent identities were not read yet")]
+    NoIdentities,
+    /// F21.
+    #[error("the API server was not seen for ten minutes")]
+    Blind,
+}
+
+/// What the identities' own watch says of an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It exists and is not suspended.
+    Good,
+    /// The kill switch is on.
+    Suspended,
+    /// It was deleted, or replaced by another of the same name.
+    Gone,
+}
+
+impl Live {
+    /// Knows nothing yet: everything is refused.
+    pub fn new() -> Self {
+        let inner = Inner {
+            bundle: ArcSwapOption::empty(),
+            identities: ArcSwapOption::empty(),
+            certificate: Arc::default(),
+            seen: ArcSwap::from_pointee(Instant::now()),
+            recorder_fails: AtomicBool::new(false),
+            changes: watch::Sender::new(0),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The bundle in force.
+    ///
+    /// # Errors
+    /// If there is none, or what is there is too old to be trusted.
+    pub fn bundle(&self) -> Result<Arc<Bundle>, NotLive> {
+        let bundle = self.inner.bundle.load_full().ok_or(NotLive::NoBundle)?;
+        if self.inner.identities.load().is_none() {
+            return Err(NotLive::NoIdentities);
+        }
+        if self.inner.seen.load().elapsed() > BLIND_AT_MOST {
+            return Err(NotLive::Blind);
+        }
+        Ok(bundle)
+    }
+
+    /// The latest bundle, however old: what the next one is built on. Decisions take [`Live::bundle`].
+    pub fn latest_bundle(&self) -> Option<Arc<Bundle>> {
+        self.inner.bundle.load_full()
+    }
+
+    /// How the identity with this uid stands.
+    pub fn standing(&self, agent: &AgentKey, uid: &str) -> Standing {
+        let identities = self.inner.identities.load();
+        match identities.as_ref().and_then(|all| all.get(agent)) {
+            Some(identity) if identity.uid != uid => Standing::Gone,
+            Some(identity) if identity.suspended => Standing::Suspended,
+            Some(_) => Standing::Good,
+            None => Standing::Gone,
+        }
+    }
+
+    /// Every identity as last seen.
+    pub fn identities(&self) -> Option<Arc<Identities>> {
+        self.inner.identities.load_full()
+    }
+
+    /// The serving certificate.
+    pub fn certificate(&self) -> Arc<Certificate> {
+        Arc::clone(&self.inner.certificate)
+    }
+
+    /// Tells of every change of bundle, identities or grants; the number only grows.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.inner.changes.subscribe()
+    }
+
+    /// Why the replica is not ready; `None` when it is.
+    pub fn unready(&self) -> Option<String> {
+        if !self.inner.certificate.is_present() {
+            return Some("no serving certificate was received yet".to_owned());
+        }
+        if self.inner.recorder_fails.load(Ordering::Relaxed) {
+            return Some("recordings cannot be written".to_owned());
+        }
+        self.bundle().err().map(|error| error.to_string())
+    }
+
+    /// Hash of the bundle in force, if the replica is ready.
+    pub fn hash_when_ready(&self) -> Option<String> {
+        match self.unready() {
+            None => self.bundle().ok().map(|bundle| bundle.hash().to_owned()),
+            Some(_) => None,
+        }
+    }
+
+    /// Notes that the API server answered.
+    pub fn api_server_seen(&self) {
+        self.inner.seen.store(Arc::new(Instant::now()));
+    }
+
+    /// Notes whether frames can be stored.
+    pub fn recorder_fails(&self, fails: bool) {
+        self.inner.recorder_fails.store(fails, Ordering::Relaxed);
+    }
+
+    /// Puts a bundle in force.
+    pub fn bundle_is(&self, bundle: Bundle) {
+        self.inner.bundle.store(Some(Arc::new(bundle)));
+        self.changed();
+    }
+
+    /// Puts the identities in force.
+    pub fn identities_are(&self, identities: Identities) {
+        let before = self.inner.identities.load();
+        if before.as_deref() == Some(&identities) {
+            return;
+        }
+        self.inner.identities.store(Some(Arc::new(identities)));
+        self.changed();
+    }
+
+    /// Wakes everything that watches for changes.
+    pub fn changed(&self) {
+        self.inner.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(uid: &str, suspended: bool) -> Identity {
+        Identity { uid: uid.to_owned(), generation: 1, suspended, reachable: None }
+    }
+
+    #[test]
+    fn the_identities_watch_is_the_kill_switch() {
+        let (live, key) = (Live::new(), AgentKey::new("agents", "a"));
+        assert_eq!(live.standing(&key, "1"), Standing::Gone, "nothing is known");
+        live.identities_are(Identities::from([(key.clone(), identity("1", false))]));
+        assert_eq!(live.standing(&key, "1"), Standing::Good);
+        assert_eq!(live.standing(&key, "2"), Standing::Gone, "another object of the same name");
+        live.identities_are(Identities::from([(key.clone(), identity("1", true))]));
+        assert_eq!(live.standing(&key, "1"), Standing::Suspended);
+    }
+
+    #[test]
+    fn without_a_bundle_nothing_is_decided() {
+        let live = Live::new();
+        assert_eq!(live.bundle().err(), Some(NotLive::NoBundle));
+        assert!(live.unready().is_some());
+        assert!(live.hash_when_ready().is_none());
+    }
+}

@@ -1,0 +1,365 @@
+//! The one door by which a failure reaches a client: code, closed reason, words.
+use std::error::Error;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
+use serde_json::json;
+
+use crate::request_id::RequestId;
+
+/// What an answer's body may fail with; the text goes to the log only.
+pub type BodyError = Box<dyn Error + Send + Sync>;
+/// The body of every answer.
+pub type Body = UnsyncBoxBody<Bytes, BodyError>;
+
+/// Header by which an answer names its request.
+pub const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+
+/// A body that is held whole.
+pub fn whole(bytes: impl Into<Bytes>) -> Body {
+    http_body_util::Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// Every reason that a refusal can have: the token kubectl prints, and the metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// A Deny rule spoke.
+    PolicyDenied,
+    /// No rule allows it.
+    NotAllowed,
+    /// A policy that selects the agent cannot be understood.
+    PolicyBroken,
+    /// A human has not decided yet.
+    ApprovalPending,
+    /// A human said no.
+    ApprovalDenied,
+    /// Nobody decided, or the approval was not used in time.
+    ApprovalExpired,
+    /// Allowed inside a window only.
+    WindowRequired,
+    /// The body holds a placeholder.
+    MaskedValueInWrite,
+    /// The kill switch.
+    AgentSuspended,
+    /// The agent already waits for too many reviews.
+    TooManyPendingApprovals,
+    /// A stream that the gate does not open.
+    StreamDenied,
+    /// A feature that this version does not have.
+    NotSupportedYet,
+    /// No, or no valid, credential.
+    Unauthorized,
+    /// Not readable by the rules.
+    BadRequest,
+    /// No such kind, namespace scope or path.
+    NotFound,
+    /// The method is none of the five, or not for this path.
+    MethodNotAllowed,
+    /// The body is too large.
+    RequestEntityTooLarge,
+    /// The body's encoding is not accepted.
+    UnsupportedMediaType,
+    /// Refused by a rule that has no name of its own.
+    Forbidden,
+    /// The approved object is another one by now.
+    Conflict,
+    /// More requests than the agent's limit.
+    TooManyRequests,
+    /// The record cannot be written.
+    RecordingUnavailable,
+    /// No bundle, or the API server is out of sight.
+    ServiceUnavailable,
+    /// The API server did not answer, or answered what cannot be passed on.
+    BadGateway,
+    /// A write was sent and no answer came back.
+    OutcomeUnknown,
+    /// A fault of the gate.
+    InternalError,
+}
+
+impl Reason {
+    /// The token.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Reason::PolicyDenied => "PolicyDenied",
+            Reason::NotAllowed => "NotAllowed",
+            Reason::PolicyBroken => "PolicyBroken",
+            Reason::ApprovalPending => "ApprovalPending",
+            Reason::ApprovalDenied => "ApprovalDenied",
+            Reason::ApprovalExpired => "ApprovalExpired",
+            Reason::WindowRequired => "WindowRequired",
+            Reason::MaskedValueInWrite => "MaskedValueInWrite",
+            Reason::AgentSuspended => "AgentSuspended",
+            Reason::TooManyPendingApprovals => "TooManyPendingApprovals",
+            Reason::StreamDenied => "StreamDenied",
+            Reason::NotSupportedYet => "NotSupportedYet",
+            Reason::Unauthorized => "Unauthorized",
+            Reason::BadRequest => "BadRequest",
+            Reason::NotFound => "NotFound",
+            Reason::MethodNotAllowed => "MethodNotAllowed",
+            Reason::RequestEntityTooLarge => "RequestEntityTooLarge",
+            Reason::UnsupportedMediaType => "UnsupportedMediaType",
+            Reason::Forbidden => "Forbidden",
+            Reason::Conflict => "Conflict",
+            Reason::TooManyRequests => "TooManyRequests",
+            Reason::RecordingUnavailable => "RecordingUnavailable",
+            Reason::ServiceUnavailable => "ServiceUnavailable",
+            Reason::BadGateway => "BadGateway",
+            Reason::OutcomeUnknown => "OutcomeUnknown",
+            Reason::InternalError => "InternalError",
+        }
+    }
+
+    /// The status code that goes with it. A decision is always 403 (api.md 8.1).
+    pub const fn code(self) -> StatusCode {
+        match self {
+            Reason::PolicyDenied
+            | Reason::NotAllowed
+            | Reason::PolicyBroken
+            | Reason::ApprovalPending
+            | Reason::ApprovalDenied
+            | Reason::ApprovalExpired
+            | Reason::WindowRequired
+            | Reason::MaskedValueInWrite
+            | Reason::AgentSuspended
+            | Reason::TooManyPendingApprovals
+            | Reason::StreamDenied
+            | Reason::NotSupportedYet
+            | Reason::Forbidden => StatusCode::FORBIDDEN,
+            Reason::Unauthorized => StatusCode::UNAUTHORIZED,
+            Reason::BadRequest => StatusCode::BAD_REQUEST,
+            Reason::NotFound => StatusCode::NOT_FOUND,
+            Reason::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Reason::RequestEntityTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Reason::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Reason::Conflict => StatusCode::CONFLICT,
+            Reason::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
+            Reason::RecordingUnavailable | Reason::ServiceUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Reason::BadGateway | Reason::OutcomeUnknown => StatusCode::BAD_GATEWAY,
+            Reason::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// Seconds after which clients may repeat by themselves: only where nothing was decided and nothing was sent.
+    const fn retry_after(self) -> Option<&'static str> {
+        match self {
+            Reason::TooManyRequests => Some("1"),
+            Reason::RecordingUnavailable => Some("5"),
+            _ => None,
+        }
+    }
+}
+
+/// One entry of `details.causes`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// `sallyport.dev/Grant`, `sallyport.dev/Rule` and so on.
+    pub reason: String,
+    /// What it is about, such as `policy/rule`.
+    pub field: String,
+    /// What it says.
+    pub message: String,
+}
+
+/// A refusal, ready to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Reason and code.
+    pub reason: Reason,
+    /// The first line: a sentence.
+    pub sentence: String,
+    /// The indented `key: value` lines, in order; `id` is added last. A value may have several lines.
+    pub lines: Vec<(&'static str, String)>,
+    /// API group of what was asked for.
+    pub group: String,
+    /// Plural resource of what was asked for.
+    pub kind: String,
+    /// Name of what was asked for.
+    pub name: String,
+    /// `details.retryAfterSeconds`: where waiting helps.
+    pub wait_seconds: Option<u32>,
+    /// The machine form; the request id is added last.
+    pub causes: Vec<Cause>,
+}
+
+impl Refusal {
+    /// A refusal that says one sentence.
+    pub fn new(reason: Reason, sentence: impl Into<String>) -> Self {
+        Self {
+            reason,
+            sentence: sentence.into(),
+            lines: Vec::new(),
+            group: String::new(),
+            kind: String::new(),
+            name: String::new(),
+            wait_seconds: None,
+            causes: Vec::new(),
+        }
+    }
+
+    /// Adds a `key: value` line.
+    #[must_use]
+    pub fn line(mut self, key: &'static str, value: impl Into<String>) -> Self {
+        self.lines.push((key, value.into()));
+        self
+    }
+
+    /// Adds what is to be done next: a complete command or `stop`.
+    #[must_use]
+    pub fn next(self, value: impl Into<String>) -> Self {
+        self.line("next", value)
+    }
+
+    /// The whole message, as kubectl prints it.
+    pub fn message(&self, id: &RequestId) -> String {
+        let mut text = self.sentence.clone();
+        let lines = self.lines.iter().map(|(key, value)| (*key, value.as_str()));
+        for (key, value) in lines.chain([("id", id.as_str())]) {
+            for (index, line) in value.lines().enumerate() {
+                let label = if index == 0 { format!("{key}:") } else { String::new() };
+                text.push_str(&format!("\n  {label:<9}{line}"));
+            }
+        }
+        text
+    }
+
+    /// The `Status` object.
+    pub fn status(&self, id: &RequestId) -> serde_json::Value {
+        let cause = |c: &Cause| json!({"reason": c.reason, "field": c.field, "message": c.message});
+        let own = json!({"reason": "sallyport.dev/RequestID", "message": id.as_str()});
+        let causes: Vec<_> = self.causes.iter().map(cause).chain([own]).collect();
+        let mut details = json!({"causes": causes});
+        for (key, value) in [("group", &self.group), ("kind", &self.kind), ("name", &self.name)] {
+            if !value.is_empty() {
+                details[key] = json!(value);
+            }
+        }
+        if let Some(seconds) = self.wait_seconds {
+            details["retryAfterSeconds"] = json!(seconds);
+        }
+        json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "code": self.reason.code().as_u16(), "reason": self.reason.as_str(),
+            "message": self.message(id), "details": details,
+        })
+    }
+
+    /// The answer.
+    pub fn answer(&self, id: &RequestId) -> Response<Body> {
+        let mut response = Response::new(whole(self.status(id).to_string()));
+        *response.status_mut() = self.reason.code();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        common(headers, id);
+        if let Some(seconds) = self.reason.retry_after() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
+        }
+        if self.reason == Reason::MethodNotAllowed {
+            headers.insert(header::ALLOW, HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE"));
+        }
+        response
+    }
+}
+
+impl From<parsing::Refusal> for Refusal {
+    fn from(read: parsing::Refusal) -> Self {
+        let reason = match read.code {
+            StatusCode::UNAUTHORIZED => Reason::Unauthorized,
+            StatusCode::FORBIDDEN => Reason::Forbidden,
+            StatusCode::NOT_FOUND => Reason::NotFound,
+            StatusCode::METHOD_NOT_ALLOWED => Reason::MethodNotAllowed,
+            StatusCode::PAYLOAD_TOO_LARGE => Reason::RequestEntityTooLarge,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => Reason::UnsupportedMediaType,
+            _ => Reason::BadRequest,
+        };
+        let mut refusal = Refusal::new(reason, format!("sallyport/{}: {read}", reason.as_str()));
+        refusal.causes.push(Cause {
+            reason: "sallyport.dev/ParsingRule".to_owned(),
+            field: read.rule.to_owned(),
+            message: read.message,
+        });
+        match read.next {
+            Some(next) => refusal.next(next),
+            None => refusal,
+        }
+    }
+}
+
+/// Headers of every answer, refused or not.
+pub fn common(headers: &mut HeaderMap, id: &RequestId) {
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if let Ok(value) = HeaderValue::from_str(id.as_str()) {
+        headers.insert(AUDIT_ID, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Reason; 26] = [
+        Reason::PolicyDenied,
+        Reason::NotAllowed,
+        Reason::PolicyBroken,
+        Reason::ApprovalPending,
+        Reason::ApprovalDenied,
+        Reason::ApprovalExpired,
+        Reason::WindowRequired,
+        Reason::MaskedValueInWrite,
+        Reason::AgentSuspended,
+        Reason::TooManyPendingApprovals,
+        Reason::StreamDenied,
+        Reason::NotSupportedYet,
+        Reason::Unauthorized,
+        Reason::BadRequest,
+        Reason::NotFound,
+        Reason::MethodNotAllowed,
+        Reason::RequestEntityTooLarge,
+        Reason::UnsupportedMediaType,
+        Reason::Forbidden,
+        Reason::Conflict,
+        Reason::TooManyRequests,
+        Reason::RecordingUnavailable,
+        Reason::ServiceUnavailable,
+        Reason::BadGateway,
+        Reason::OutcomeUnknown,
+        Reason::InternalError,
+    ];
+
+    #[test]
+    fn d05_no_decision_carries_retry_after() {
+        for reason in ALL {
+            let answer = Refusal::new(reason, "x").answer(&RequestId::new());
+            let may_retry = matches!(reason, Reason::TooManyRequests | Reason::RecordingUnavailable);
+            assert_eq!(answer.headers().contains_key(header::RETRY_AFTER), may_retry, "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn f04_an_unknown_outcome_is_502_and_is_never_repeated() {
+        let answer = Refusal::new(Reason::OutcomeUnknown, "x").answer(&RequestId::new());
+        assert_eq!(answer.status(), StatusCode::BAD_GATEWAY);
+        assert!(!answer.headers().contains_key(header::RETRY_AFTER));
+    }
+
+    #[test]
+    fn the_message_has_the_fixed_shape() {
+        let refusal = Refusal::new(Reason::NotAllowed, "nodes is forbidden: sallyport/NotAllowed: no.")
+            .line("final", "yes, until an administrator adds a rule.")
+            .next("first\nsecond");
+        let id = RequestId::new();
+        let expected = format!(
+            "nodes is forbidden: sallyport/NotAllowed: no.\n  final:   yes, until an administrator adds a rule.\n  \
+             next:    first\n           second\n  id:      {id}"
+        );
+        assert_eq!(refusal.message(&id), expected);
+        let status = refusal.status(&id);
+        assert_eq!(status["reason"], "NotAllowed");
+        assert_eq!(status["code"], 403);
+        assert_eq!(status["details"]["causes"][0]["message"], id.as_str());
+    }
+}

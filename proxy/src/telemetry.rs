@@ -1,0 +1,263 @@
+//! What the program says about itself: counters for machines, one JSON line per event for people.
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+use tracing_subscriber::EnvFilter;
+
+/// Every metric of the proxy. Cloning shares them.
+#[derive(Clone)]
+pub struct Telemetry {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    registry: Registry,
+    requests: IntCounterVec,
+    pending_grants: IntGaugeVec,
+    approval_wait: Histogram,
+    masked_values: IntCounter,
+    recording_failures: IntCounter,
+    config_revision: IntGauge,
+    config_broken_shards: IntGauge,
+    connections: IntGauge,
+    streams: IntGauge,
+    streams_cut: IntCounterVec,
+    stage_seconds: prometheus::HistogramVec,
+}
+
+/// A stage of the staircase, as a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// A socket becomes a session.
+    Accept,
+    /// A session becomes a subject.
+    Authenticate,
+    /// Bytes become an act.
+    Parse,
+    /// An act becomes a decision.
+    Decide,
+    /// A decision becomes a permit.
+    Hold,
+    /// A permit becomes an answer.
+    Forward,
+    /// An answer becomes a masked answer.
+    Mask,
+    /// What happened is written down.
+    Record,
+}
+
+impl Stage {
+    const fn label(self) -> &'static str {
+        match self {
+            Stage::Accept => "accept",
+            Stage::Authenticate => "authenticate",
+            Stage::Parse => "parse",
+            Stage::Decide => "decide",
+            Stage::Hold => "hold",
+            Stage::Forward => "forward",
+            Stage::Mask => "mask",
+            Stage::Record => "record",
+        }
+    }
+}
+
+impl Telemetry {
+    /// Registers every metric in a registry of its own.
+    ///
+    /// # Errors
+    /// Only if two metrics were given one name: a mistake in this file.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let buckets = vec![0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0];
+        let wait = HistogramOpts::new("sallyport_approval_wait_seconds", "Seconds from asking to a decision")
+            .buckets(vec![0.5, 1.0, 5.0, 15.0, 45.0, 120.0, 300.0, 900.0, 3600.0]);
+        let inner = Inner {
+            requests: IntCounterVec::new(
+                Opts::new("sallyport_requests_total", "Requests by agent, decision and reason"),
+                &["agent", "decision", "reason"],
+            )?,
+            pending_grants: IntGaugeVec::new(
+                Opts::new("sallyport_pending_grants", "Grants that wait for a review"),
+                &["agent"],
+            )?,
+            approval_wait: Histogram::with_opts(wait)?,
+            masked_values: IntCounter::new(
+                "sallyport_masked_values_total",
+                "Values replaced by a placeholder",
+            )?,
+            recording_failures: IntCounter::new(
+                "sallyport_recording_failures_total",
+                "Frames that were not stored",
+            )?,
+            config_revision: IntGauge::new(
+                "sallyport_config_revision",
+                "Bundles put in force since the start",
+            )?,
+            config_broken_shards: IntGauge::new(
+                "sallyport_config_broken_shards",
+                "Shards that do not decode",
+            )?,
+            connections: IntGauge::new("sallyport_connections", "Open connections")?,
+            streams: IntGauge::new("sallyport_streams", "Open watches and followed logs")?,
+            streams_cut: IntCounterVec::new(
+                Opts::new("sallyport_streams_cut_total", "Streams ended by the gate, by cause"),
+                &["cause"],
+            )?,
+            stage_seconds: prometheus::HistogramVec::new(
+                HistogramOpts::new("sallyport_stage_seconds", "Seconds spent in each stage").buckets(buckets),
+                &["stage"],
+            )?,
+            registry,
+        };
+        inner.register()?;
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Counts one finished request. `agent` is `namespace/name` of a known identity, or empty.
+    pub fn request(&self, agent: &str, decision: &str, reason: &str) {
+        self.inner.requests.with_label_values(&[agent, decision, reason]).inc();
+    }
+
+    /// Notes how many grants of an agent wait for a review.
+    pub fn pending_grants(&self, agent: &str, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.inner.pending_grants.with_label_values(&[agent]).set(count);
+    }
+
+    /// Notes how long a held request waited for a decision.
+    pub fn approval_wait(&self, waited: Duration) {
+        self.inner.approval_wait.observe(waited.as_secs_f64());
+    }
+
+    /// Counts placeholders written.
+    pub fn masked_values(&self, count: u64) {
+        self.inner.masked_values.inc_by(count);
+    }
+
+    /// Counts a frame that could not be stored.
+    pub fn recording_failure(&self) {
+        self.inner.recording_failures.inc();
+    }
+
+    /// Notes that another bundle came into force, and how many shards kept their last good state.
+    pub fn bundle_in_force(&self, broken_shards: usize) {
+        self.inner.config_revision.inc();
+        self.broken_shards(broken_shards);
+    }
+
+    /// Notes how many shards do not decode.
+    pub fn broken_shards(&self, count: usize) {
+        self.inner.config_broken_shards.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a connection until the guard is dropped.
+    pub fn connection(&self) -> GaugeGuard {
+        GaugeGuard::new(&self.inner.connections)
+    }
+
+    /// Counts a stream until the guard is dropped.
+    pub fn stream(&self) -> GaugeGuard {
+        GaugeGuard::new(&self.inner.streams)
+    }
+
+    /// Counts a stream that the gate ended; `cause` is a closed word.
+    pub fn stream_cut(&self, cause: &'static str) {
+        self.inner.streams_cut.with_label_values(&[cause]).inc();
+    }
+
+    /// Notes the time spent in one stage.
+    pub fn stage(&self, stage: Stage, spent: Duration) {
+        self.inner.stage_seconds.with_label_values(&[stage.label()]).observe(spent.as_secs_f64());
+    }
+
+    /// Every metric in Prometheus' text format.
+    ///
+    /// # Errors
+    /// If a metric cannot be encoded.
+    pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.inner.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}
+
+impl Inner {
+    fn register(&self) -> Result<(), prometheus::Error> {
+        let all: [Box<dyn prometheus::core::Collector>; 11] = [
+            Box::new(self.requests.clone()),
+            Box::new(self.pending_grants.clone()),
+            Box::new(self.approval_wait.clone()),
+            Box::new(self.masked_values.clone()),
+            Box::new(self.recording_failures.clone()),
+            Box::new(self.config_revision.clone()),
+            Box::new(self.config_broken_shards.clone()),
+            Box::new(self.connections.clone()),
+            Box::new(self.streams.clone()),
+            Box::new(self.streams_cut.clone()),
+            Box::new(self.stage_seconds.clone()),
+        ];
+        all.into_iter().try_for_each(|metric| self.registry.register(metric))
+    }
+}
+
+/// Counts one thing for as long as it lives.
+pub struct GaugeGuard(IntGauge);
+
+impl GaugeGuard {
+    fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for GaugeGuard {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Sends every event to stderr as JSON; `RUST_LOG` chooses which.
+pub fn start_log() {
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube_runtime=warn"));
+    let log = tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr);
+    if log.try_init().is_err() {
+        tracing::debug!("a log is already in place");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_promised_names_are_there() {
+        let telemetry = Telemetry::new().expect("unique names");
+        telemetry.request("agents/a", "Allowed", "Allowed");
+        telemetry.pending_grants("agents/a", 2);
+        let text = String::from_utf8(telemetry.render().expect("encodes")).expect("text");
+        for name in [
+            "sallyport_requests_total{agent=\"agents/a\",decision=\"Allowed\",reason=\"Allowed\"} 1",
+            "sallyport_pending_grants{agent=\"agents/a\"} 2",
+            "sallyport_approval_wait_seconds",
+            "sallyport_masked_values_total",
+            "sallyport_recording_failures_total",
+            "sallyport_config_revision",
+        ] {
+            assert!(text.contains(name), "`{name}` is missing");
+        }
+    }
+
+    #[test]
+    fn a_gauge_falls_when_its_guard_is_dropped() {
+        let telemetry = Telemetry::new().expect("unique names");
+        let guard = telemetry.connection();
+        assert_eq!(telemetry.inner.connections.get(), 1);
+        drop(guard);
+        assert_eq!(telemetry.inner.connections.get(), 0);
+    }
+}
