@@ -127,3 +127,16 @@ pub enum Action {
         path: String,
     },
 }
+
+/// A word that is no request verb.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a request verb")]
+pub struct UnknownVerb(pub String);
+
+impl std::str::FromStr for Verb {
+    type Err = UnknownVerb;
+
+    fn from_str(word: &str) -> Result<Verb, UnknownVerb> {
+        Verb::ALL.into_iter().find(|verb| verb.as_str() == word).ok_or_else(|| UnknownVerb(word.to_owned()))
+    }
+}

@@ -1,0 +1,43 @@
+//! Who proved what: the authenticated subject that a bundle looks up.
+
+/// An authenticated subject. A ServiceAccount here; OIDC and AWS IAM subjects join it with their own evidence.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Subject {
+    /// A Kubernetes ServiceAccount, proven by a token with audience `sallyport`.
+    ServiceAccount {
+        /// Namespace of the ServiceAccount.
+        namespace: String,
+        /// Name of the ServiceAccount.
+        name: String,
+    },
+}
+
+/// Prefix of every ServiceAccount's user name.
+pub(crate) const SERVICE_ACCOUNT_PREFIX: &str = "system:serviceaccount:";
+
+impl Subject {
+    /// Reads `system:serviceaccount:<namespace>:<name>`; `None` for every other user name.
+    pub fn from_username(username: &str) -> Option<Subject> {
+        let (namespace, name) = username.strip_prefix(SERVICE_ACCOUNT_PREFIX)?.split_once(':')?;
+        if namespace.is_empty() || name.is_empty() || name.contains(':') {
+            return None;
+        }
+        Some(Subject::ServiceAccount { namespace: namespace.to_owned(), name: name.to_owned() })
+    }
+
+    /// The user name that kube-apiserver gives this subject.
+    pub fn username(&self) -> String {
+        match self {
+            Subject::ServiceAccount { namespace, name } => {
+                format!("{SERVICE_ACCOUNT_PREFIX}{namespace}:{name}")
+            }
+        }
+    }
+
+    /// The word of `AgentIdentity.spec.subjects[].type`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Subject::ServiceAccount { .. } => "ServiceAccount",
+        }
+    }
+}
