@@ -8,12 +8,12 @@
 //! A segment begins with its first event, so none is empty.
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, SessionEnd};
 use crate::hash::Hash;
 use crate::segment::{
-    ChainId, Defect, FORMAT_VERSION, Header, Reader, SEAL, Seal, SegmentError, Stamp, write_frame,
-    write_header,
+    ChainId, FORMAT_VERSION, Header, Reader, SEAL, Seal, SegmentError, Stamp, write_frame, write_header,
 };
 
 /// An event could not be written; the journal is as it was before.
@@ -49,6 +49,32 @@ pub struct Sealed {
     pub segment: Segment,
 }
 
+/// What a crash left of a segment.
+#[derive(Debug)]
+pub enum Recovered {
+    /// It has no seal: the journal goes on after the last whole frame. What follows that frame, if anything.
+    Open(Journal, Option<SegmentError>),
+    /// It is whole.
+    Sealed {
+        /// Bytes up to the end of its seal.
+        length: usize,
+        /// Where the chain goes on; `None` after a final seal.
+        next: Option<Position>,
+    },
+}
+
+/// Where a chain stands between two segments.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Position {
+    /// Number of the next segment.
+    pub segment: u32,
+    /// Root of the segment before it.
+    pub previous: Hash,
+    /// Sequence number of the next frame.
+    pub sequence: u64,
+}
+
 /// The writer of one chain.
 #[derive(Debug)]
 pub struct Journal {
@@ -64,39 +90,41 @@ pub struct Journal {
 impl Journal {
     /// A chain that has no segment yet.
     pub fn new(chain: ChainId) -> Journal {
-        Journal {
-            chain,
-            segment: 1,
-            previous: Hash::ZERO,
-            sequence: 0,
-            hash: Hash::ZERO,
-            frames: 0,
-            buffer: Vec::new(),
-        }
+        Journal::at(chain, Position { segment: 1, previous: Hash::ZERO, sequence: 0 })
     }
 
-    /// Takes up an unfinished segment where its readable part ends, as a crash leaves it. Returns the journal and what
-    /// was wrong after that, if more than a torn end.
+    /// A chain that goes on after its last sealed segment.
+    pub fn at(chain: ChainId, Position { segment, previous, sequence }: Position) -> Journal {
+        Journal { chain, segment, previous, sequence, hash: Hash::ZERO, frames: 0, buffer: Vec::new() }
+    }
+
+    /// Where the chain stands; `None` inside a segment.
+    pub fn position(&self) -> Option<Position> {
+        let (segment, previous, sequence) = (self.segment, self.previous, self.sequence);
+        (self.frames == 0).then_some(Position { segment, previous, sequence })
+    }
+
+    /// Takes up a segment where its readable part ends, as a crash leaves it.
     ///
     /// # Errors
-    /// The header is not readable, or the segment is sealed already (`Trailing`).
-    pub fn recover(bytes: &[u8]) -> Result<(Journal, Option<SegmentError>), SegmentError> {
+    /// The header is not readable.
+    pub fn recover(bytes: &[u8]) -> Result<Recovered, SegmentError> {
         let mut reader = Reader::open(bytes)?;
-        let header = reader.header().clone();
-        let mut journal = Journal {
-            chain: header.chain,
-            segment: header.segment,
-            previous: header.previous,
-            sequence: header.first,
-            hash: reader.hash(),
-            frames: 0,
-            buffer: Vec::new(),
-        };
+        let Header { chain, segment, previous, first: sequence, .. } = reader.header().clone();
+        let mut journal = Journal::at(chain, Position { segment, previous, sequence });
+        journal.hash = reader.hash();
         let mut fault = None;
         while !reader.is_at_end() {
             match reader.frame() {
                 Ok(frame) if frame.code == SEAL => {
-                    return Err(SegmentError { defect: Defect::Trailing, offset: reader.offset() });
+                    let is_final =
+                        serde_json::from_slice(frame.payload).is_ok_and(|seal: Seal| seal.is_final);
+                    let next =
+                        Position { segment: segment + 1, previous: frame.hash, sequence: frame.sequence + 1 };
+                    return Ok(Recovered::Sealed {
+                        length: reader.offset(),
+                        next: (!is_final).then_some(next),
+                    });
                 }
                 Ok(frame) => {
                     journal.sequence = frame.sequence + 1;
@@ -110,7 +138,7 @@ impl Journal {
             }
         }
         journal.buffer.extend_from_slice(&bytes[..reader.offset()]);
-        Ok((journal, fault))
+        Ok(Recovered::Open(journal, fault))
     }
 
     /// The chain.

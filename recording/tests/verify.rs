@@ -4,7 +4,7 @@ mod session;
 
 use recording::event::{Disposition, EndReason, Event, SessionEnd};
 use recording::hash::Hash;
-use recording::journal::Journal;
+use recording::journal::{Journal, Recovered};
 use recording::segment::Stamp;
 use recording::verify::{
     ChainReport, ChainVerifier, Checkpoint, Expected, Problem, Report, Verdict, session_root,
@@ -221,9 +221,13 @@ fn f01_whatever_a_crash_leaves_of_a_segment_is_taken_up_and_closed() {
         reader.offset()
     };
     for cut in 0..=bytes.len() {
-        let Ok((journal, _)) = Journal::recover(&bytes[..cut]) else {
-            assert!(cut < header, "{cut}");
-            continue;
+        let journal = match Journal::recover(&bytes[..cut]) {
+            Ok(Recovered::Open(journal, _)) => journal,
+            Ok(Recovered::Sealed { .. }) => panic!("nothing sealed it"),
+            Err(_) => {
+                assert!(cut < header, "{cut}");
+                continue;
+            }
         };
         let whole = borders.iter().filter(|border| **border <= cut).count();
         assert_eq!(journal.open_frames() as usize, whole);
@@ -240,9 +244,16 @@ fn a_recovered_chain_goes_on_where_it_was() {
     let mut journal = Journal::new(chain("a"));
     journal.append(&intent("r1"), at(1)).unwrap();
     let first = journal.seal(at(2)).unwrap().unwrap().segment;
+    let Ok(Recovered::Sealed { length, next: Some(next) }) = Journal::recover(&first.bytes) else {
+        panic!("it is sealed, and not for good")
+    };
+    assert_eq!((length, Some(&next)), (first.bytes.len(), journal.position().as_ref()));
+    let quiet = Journal::at(chain("a"), next);
+    let (_, end) = quiet.finish(SessionEnd { reason: EndReason::ProxyLost }, at(4)).unwrap();
+    let report = read(&[(1, first.bytes.to_vec()), (2, end.bytes.to_vec())]);
+    assert_eq!(verdict(report), Verdict::Intact);
     let open = journal.append(&intent("r2"), at(3)).unwrap().to_vec();
-    let (journal, fault) = Journal::recover(&open).unwrap();
-    assert_eq!(fault, None);
+    let Ok(Recovered::Open(journal, None)) = Journal::recover(&open) else { panic!("it is whole and open") };
     let (_, last) = journal.finish(SessionEnd { reason: EndReason::ProxyLost }, at(4)).unwrap();
     let report = read(&[(1, first.bytes.to_vec()), (2, last.bytes.to_vec())]);
     assert_eq!(verdict(report), Verdict::Intact);
