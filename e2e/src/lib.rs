@@ -26,6 +26,7 @@ pub mod kubeconfig;
 pub mod kubectl;
 pub mod pki;
 pub mod relay;
+pub mod scenario;
 pub mod supervision;
 pub mod tools;
 pub mod wire;
