@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use parsing::discovery::{Discovery, DiscoveryError as DecodeError};
 use thiserror::Error;
@@ -109,7 +110,8 @@ impl DiscoveryCache {
     async fn document(&self, path: &'static str) -> Result<Bytes, DiscoveryError> {
         let outgoing = Outgoing {
             method: Method::GET,
-            path_and_query: path.to_owned(),
+            path_and_query: PathAndQuery::from_static(path),
+            passed: HeaderMap::new(),
             content_type: None,
             accept: Discovery::ACCEPT.to_owned(),
             user_agent: "sallyport-proxy discovery".to_owned(),

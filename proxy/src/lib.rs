@@ -5,6 +5,7 @@ pub mod admin;
 pub mod authenticate;
 pub mod config;
 pub mod discovery;
+pub mod forward;
 pub mod limits;
 pub mod live;
 pub mod refuse;

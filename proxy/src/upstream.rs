@@ -40,8 +40,10 @@ pub struct Impersonation {
 pub struct Outgoing {
     /// One of the five.
     pub method: Method,
-    /// Rebuilt by the parser; begins with `/`.
-    pub path_and_query: String,
+    /// Rebuilt by the parser.
+    pub path_and_query: PathAndQuery,
+    /// Client fields that may go upstream as they are (`If-None-Match` on discovery).
+    pub passed: HeaderMap,
     /// Content type, where there is a body.
     pub content_type: Option<String>,
     /// What the answer may be.
@@ -162,13 +164,16 @@ impl Upstream {
         as_agent: Option<&Impersonation>,
         id: &RequestId,
     ) -> Result<Request<Full<Bytes>>, http::Error> {
-        let path = PathAndQuery::try_from(format!("{}{}", self.prefix, outgoing.path_and_query))?;
+        let path = match self.prefix.as_str() {
+            "" => outgoing.path_and_query,
+            prefix => PathAndQuery::try_from(format!("{prefix}{}", outgoing.path_and_query))?,
+        };
         let uri = Uri::builder()
             .scheme(self.scheme.clone())
             .authority(self.authority.clone())
             .path_and_query(path)
             .build()?;
-        let mut headers = HeaderMap::new();
+        let mut headers = outgoing.passed;
         headers.insert(header::ACCEPT, HeaderValue::try_from(outgoing.accept)?);
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         headers.insert(header::USER_AGENT, HeaderValue::try_from(printable(&outgoing.user_agent))?);

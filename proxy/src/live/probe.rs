@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use http::{Method, StatusCode};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, StatusCode};
 use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::{Api, Client};
 use policy::agent::Agent;
@@ -100,7 +101,8 @@ async fn probe(upstream: &Upstream, agent: &Agent) -> Found {
     let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
     let outgoing = Outgoing {
         method: Method::POST,
-        path_and_query: "/apis/authentication.k8s.io/v1/selfsubjectreviews".to_owned(),
+        path_and_query: PathAndQuery::from_static("/apis/authentication.k8s.io/v1/selfsubjectreviews"),
+        passed: HeaderMap::new(),
         content_type: Some("application/json".to_owned()),
         accept: "application/json".to_owned(),
         user_agent: "sallyport-proxy probe".to_owned(),
