@@ -1,0 +1,565 @@
+//! The state machine: what each byte means where it stands, and what is written for it.
+
+use crate::masker::{Act, Cursor, Frame, HELD_LIMIT, Lex, MaskError, Masker, TOKEN_LIMIT, fault};
+use crate::plan::{Plan, RuleId, Step};
+use crate::scan::{InText, MAX_DEPTH, Skip};
+use crate::shape::{Cells, Expectation, Form, KindId, Root, Shape};
+use crate::text::{escape_into, unescape};
+use crate::token::Scalar;
+
+impl Masker {
+    /// Reads a chunk to its end.
+    pub(crate) fn read(&mut self, c: &mut Cursor<'_>) -> Result<(), MaskError> {
+        while c.at < c.input.len() {
+            match std::mem::replace(&mut self.lex, Lex::Between) {
+                Lex::Key(text) => self.key(text, c)?,
+                Lex::Text(text) => self.text(text, c)?,
+                Lex::Dropped(text) => self.dropped(text, c)?,
+                Lex::Named(text, act) => self.named(text, act, c)?,
+                Lex::Held(text) => self.held(text, c)?,
+                Lex::Scalar(scalar, passes) => self.scalar(scalar, passes, c)?,
+                Lex::Skip(skip, passes) => self.skip(skip, passes, c)?,
+                between_tokens => {
+                    while matches!(c.input.get(c.at), Some(b' ' | b'\n' | b'\r' | b'\t')) {
+                        c.at += 1;
+                    }
+                    let Some(byte) = c.input.get(c.at).copied() else {
+                        self.lex = between_tokens;
+                        return Ok(());
+                    };
+                    self.token(between_tokens, byte, c)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The first byte of a token.
+    fn token(&mut self, lex: Lex, byte: u8, c: &mut Cursor<'_>) -> Result<(), MaskError> {
+        match (lex, byte) {
+            (Lex::Value(act), byte) => self.value(act, byte, c),
+            (Lex::FirstKey | Lex::NextKey, b'"') => {
+                c.at += 1;
+                self.token.clear();
+                self.key(InText::default(), c)
+            }
+            (Lex::FirstKey, b'}') | (Lex::FirstElement, b']') => self.close(byte, c),
+            (Lex::Colon(act), b':') => {
+                c.at += 1;
+                self.lex = Lex::Value(act);
+                Ok(())
+            }
+            (Lex::FirstElement, byte) => {
+                let act = self.element(c)?;
+                self.value(act, byte, c)
+            }
+            (Lex::After, b',') => {
+                c.at += 1;
+                self.lex = if self.in_list() { Lex::Value(self.element(c)?) } else { Lex::NextKey };
+                Ok(())
+            }
+            (Lex::After, b'}' | b']') => self.close(byte, c),
+            (Lex::Between, byte) => self.document(byte, c),
+            _ => Err(MaskError::Syntax(self.position(c))),
+        }
+    }
+
+    fn position(&self, c: &Cursor<'_>) -> u64 {
+        self.offset + c.at as u64
+    }
+
+    fn unexpected<T>(&self, what: &'static str, c: &Cursor<'_>) -> Result<T, MaskError> {
+        Err(MaskError::Unexpected { what, at: self.position(c) })
+    }
+
+    fn document(&mut self, byte: u8, c: &mut Cursor<'_>) -> Result<(), MaskError> {
+        if self.expectation().form != Form::Watch && self.documents > 0 {
+            return self.unexpected("a second document", c);
+        }
+        self.documents += 1;
+        self.value(Act::Document, byte, c)
+    }
+
+    fn in_list(&self) -> bool {
+        match self.stack.last() {
+            Some(
+                Frame::Elements(_)
+                | Frame::MaskedElements(_)
+                | Frame::Items(_)
+                | Frame::Rows
+                | Frame::Cells(..),
+            ) => true,
+            Some(Frame::Event | Frame::Root | Frame::Members(_) | Frame::MaskedMembers(_) | Frame::Row)
+            | None => false,
+        }
+    }
+
+    /// What happens to the next element of the innermost list.
+    fn element(&mut self, c: &Cursor<'_>) -> Result<Act, MaskError> {
+        Ok(match self.stack.last_mut() {
+            Some(Frame::Elements(node)) => {
+                let node = *node;
+                self.act(self.root_plan().map_or(Step::Copy, |plan| plan.node(node).items))
+            }
+            Some(Frame::MaskedElements(rule)) => Act::Mask(*rule),
+            Some(Frame::Items(kind)) => Act::Item(*kind),
+            Some(Frame::Rows) => Act::Row,
+            Some(Frame::Cells(rule, named)) => {
+                if std::mem::replace(named, true) {
+                    Act::Mask(*rule)
+                } else {
+                    Act::Copy
+                }
+            }
+            Some(Frame::Event | Frame::Root | Frame::Members(_) | Frame::MaskedMembers(_) | Frame::Row)
+            | None => {
+                return Err(MaskError::Syntax(self.position(c)));
+            }
+        })
+    }
+
+    fn act(&self, step: Step) -> Act {
+        match step {
+            Step::Copy => Act::Copy,
+            Step::Into(node) => Act::Into(node),
+            Step::Blank => Act::Blank,
+            Step::LastApplied => Act::LastApplied,
+        }
+    }
+
+    /// The kind of the innermost root, once its shape is decided.
+    fn root_kind(&self) -> Option<KindId> {
+        match self.roots.last()?.shape? {
+            Shape::Object(kind) => Some(kind),
+            Shape::List(_) | Shape::Table => None,
+        }
+    }
+
+    fn root_plan(&self) -> Option<&Plan> {
+        self.root_kind().and_then(|kind| self.plan(kind))
+    }
+
+    /// What happens to the member of this raw key.
+    fn member(&mut self, raw: &[u8], c: &Cursor<'_>) -> Result<Act, MaskError> {
+        let text = unescape(raw).ok_or_else(|| MaskError::Text(self.position(c)))?;
+        let key = text.as_bytes();
+        match self.stack.last() {
+            Some(Frame::Members(node)) => {
+                Ok(self.act(self.root_plan().map_or(Step::Copy, |plan| plan.node(*node).member(key))))
+            }
+            Some(Frame::MaskedMembers(rule)) => Ok(Act::Mask(*rule)),
+            Some(Frame::Root) => self.root_member(key),
+            Some(Frame::Event) => match key {
+                b"type" => Ok(Act::Copy),
+                b"object" => Ok(Act::Embedded { whole: true }),
+                _ => self.unexpected("an unknown member of a watch event", c),
+            },
+            Some(Frame::Row) => Ok(match key {
+                b"object" => Act::Embedded { whole: false },
+                b"cells" => self.cells(),
+                _ => Act::Copy,
+            }),
+            Some(
+                Frame::Elements(_)
+                | Frame::MaskedElements(_)
+                | Frame::Items(_)
+                | Frame::Rows
+                | Frame::Cells(..),
+            )
+            | None => Err(MaskError::Syntax(self.position(c))),
+        }
+    }
+
+    fn root_member(&mut self, key: &[u8]) -> Result<Act, MaskError> {
+        match key {
+            b"kind" => return Ok(Act::Kind),
+            b"apiVersion" => return Ok(Act::ApiVersion),
+            _ => {}
+        }
+        Ok(match self.shape()? {
+            Some(Shape::Object(kind)) => {
+                self.act(self.plan(kind).map_or(Step::Copy, |plan| plan.node(Plan::ROOT).member(key)))
+            }
+            Some(Shape::List(kind)) if key == b"items" => Act::Items(kind),
+            Some(Shape::Table) if key == b"rows" => Act::Rows,
+            Some(Shape::List(_) | Shape::Table) | None => Act::Copy,
+        })
+    }
+
+    fn cells(&self) -> Act {
+        match (self.expectation().cells, self.plan(Self::EXPECTED)) {
+            (Cells::MaskAfterFirst, Some(plan)) => Act::Cells(plan.first),
+            (Cells::MaskAfterFirst, None) | (Cells::Keep, _) => Act::Copy,
+        }
+    }
+
+    /// The first byte of a value.
+    fn value(&mut self, act: Act, byte: u8, c: &mut Cursor<'_>) -> Result<(), MaskError> {
+        match byte {
+            b'{' => self.object(act, c),
+            b'[' => self.list(act, c),
+            b'"' => self.string(act, c),
+            byte => self.bare(act, byte, c),
+        }
+    }
+
+    fn object(&mut self, act: Act, c: &mut Cursor<'_>) -> Result<(), MaskError> {
+        match act {
+            Act::Copy => self.pass_over(true, true, c),
+            Act::Blank => self.blank_over(true, c),
+            Act::Into(node) => match self.root_plan().map(|plan| plan.node(node)) {
+                Some(found) if found.mask.is_some() || !found.ignores_members() => {
+                    self.enter(Frame::Members(node), c)
+                }
+                Some(_) | None => self.pass_over(true, true, c),
+            },
+            Act::Mask(rule) => self.enter(Frame::MaskedMembers(rule), c),
+            Act::LastApplied => self.enter(Frame::MaskedMembers(self.fallback()), c),
+            Act::Document if self.expectation().form == Form::Watch => self.enter(Frame::Event, c),
+            Act::Document => self.enter_root(Self::EXPECTED, self.expectation().form, true, c),
+            Act::Embedded { whole } => self.enter_root(Self::EXPECTED, Form::Object, whole, c),
+            Act::Item(kind) => self.enter_root(kind, Form::Object, false, c),
+            Act::Row => self.enter(Frame::Row, c),
+            Act::Kind | Act::ApiVersion | Act::Items(_) | Act::Rows | Act::Cells(_) => {
+                self.unexpected("an object in the wrong place", c)
+            }
+        }
+    }
+
+    fn list(&mut self, act: Act, c: &mut Cursor<'_>) -> Result<(), MaskError> {
+        match act {
+            Act::Copy => self.pass_over(false, true, c),
+            Act::Blank => self.blank_over(false, c),
+            Act::Into(node) => match self.root_plan().map(|plan| plan.node(node)) {
+                Some(found) if found.mask.is_some() || found.items != Step::Copy => {
+                    self.enter(Frame::Elements(node), c)
+                }
+                Some(_) | None => self.pass_over(false, true, c),
+            },
+            Act::Mask(rule) => self.enter(Frame::MaskedElements(rule), c),
+            Act::LastApplied => self.enter(Frame::MaskedElements(self.fallback()), c),
+            Act::Items(kind) => self.enter(Frame::Items(kind), c),
+            Act::Rows => self.enter(Frame::Rows, c),
+            Act::Cells(rule) => self.enter(Frame::Cells(rule, false), c),
+            Act::Document | Act::Embedded { .. } | Act::Item(_) | Act::Row | Act::Kind | Act::ApiVersion => {
+                self.unexpected("a list in the wrong place", c)
+            }
+        }
+    }
+
+    fn string(&mut self, act: Act, c: &mut Cursor<'_>) -> Result<(), MaskError> {
+        match act {
+            Act::Copy => {
+                c.at += 1;
+                self.text(InText::default(), c)
+            }
+            Act::Into(node) => {
+                let found = self.root_plan().map(|plan| plan.node(node));
+                match found.and_then(|node| Some((node.mask?, node.base64))) {
+                    Some((rule, base64)) => self.replace_string(rule, base64, c),
+                    None => self.string(Act::Copy, c),
+                }
+            }
+            Act::Mask(rule) => self.replace_string(rule, false, c),
+            Act::Blank => {
+                c.copy();
+                c.put(b"[]");
+                c.at += 1;
+                self.dropped(InText::default(), c)
+            }
+            Act::LastApplied => {
+                c.copy();
+                c.at += 1;
+                self.held.clear();
+                self.held(InText::default(), c)
+            }
+            Act::Kind | Act::ApiVersion => {
+                c.at += 1;
+                self.token.clear();
+                self.named(InText::default(), act, c)
+            }
+            Act::Document
+            | Act::Embedded { .. }
+            | Act::Items(_)
+            | Act::Item(_)
+            | Act::Rows
+            | Act::Row
+            | Act::Cells(_) => self.unexpected("a string in the wrong place", c),
+        }
+    }
+
+    /// A number or a word.
+    fn bare(&mut self, act: Act, byte: u8, c: &mut Cursor<'_>) -> Result<(), MaskError> {
+        let scalar = Scalar::begin(byte).ok_or_else(|| MaskError::Syntax(self.position(c)))?;
+        let null = byte == b'n';
+        let mask = match act {
+            Act::Copy => None,
+            Act::Into(node) => self.root_plan().and_then(|plan| plan.node(node).mask),
+            Act::Mask(rule) => Some(rule),
+            Act::LastApplied => Some(self.fallback()),
+            Act::Blank => {
+                c.copy();
+                c.put(b"[]");
+                c.at += 1;
+                return self.scalar(scalar, false, c);
+            }
+            Act::Embedded { whole: false } | Act::Items(_) | Act::Item(_) | Act::Rows | Act::Cells(_)
+                if null =>
+            {
+                None
+            }
+            Act::Document
+            | Act::Embedded { .. }
+            | Act::Items(_)
+            | Act::Item(_)
+            | Act::Rows
+            | Act::Row
+            | Act::Cells(_)
+            | Act::Kind
+            | Act::ApiVersion => return self.unexpected("a number or word in the wrong place", c),
+        };
+        let Some(rule) = mask.filter(|_| !null) else {
+            c.at += 1;
+            return self.scalar(scalar, true, c);
+        };
+        c.copy();
+        c.put(if matches!(byte, b't' | b'f') { b"false" } else { b"0" });
+        self.count(rule);
+        c.at += 1;
+        self.scalar(scalar, false, c)
+    }
+
+    fn count(&mut self, rule: RuleId) {
+        self.counts[rule.0 as usize] += 1;
+    }
+
+    fn fallback(&self) -> RuleId {
+        self.root_plan().map_or(RuleId(0), |plan| plan.first)
+    }
+
+    fn replace_string(&mut self, rule: RuleId, base64: bool, c: &mut Cursor<'_>) -> Result<(), MaskError> {
+        c.copy();
+        c.put(self.plans.text(rule, base64));
+        self.count(rule);
+        c.at += 1;
+        self.dropped(InText::default(), c)
+    }
+
+    fn enter(&mut self, frame: Frame, c: &mut Cursor<'_>) -> Result<(), MaskError> {
+        if self.stack.len() >= MAX_DEPTH {
+            return Err(MaskError::Depth(self.position(c)));
+        }
+        self.stack.push(frame);
+        c.at += 1;
+        self.lex = if self.in_list() { Lex::FirstElement } else { Lex::FirstKey };
+        Ok(())
+    }
+
+    fn enter_root(
+        &mut self,
+        kind: KindId,
+        form: Form,
+        named: bool,
+        c: &mut Cursor<'_>,
+    ) -> Result<(), MaskError> {
+        self.roots.push(Root::new(kind, form, named));
+        self.enter(Frame::Root, c)
+    }
+
+    fn pass_over(&mut self, object: bool, passes: bool, c: &mut Cursor<'_>) -> Result<(), MaskError> {
+        let skip = Skip::new(object, self.stack.len()).map_err(|f| fault(f, self.position(c)))?;
+        c.at += 1;
+        self.skip(Box::new(skip), passes, c)
+    }
+
+    fn blank_over(&mut self, object: bool, c: &mut Cursor<'_>) -> Result<(), MaskError> {
+        c.copy();
+        c.put(b"[]");
+        self.pass_over(object, false, c)
+    }
+
+    /// A closing bracket of something that was looked into.
+    fn close(&mut self, byte: u8, c: &mut Cursor<'_>) -> Result<(), MaskError> {
+        if self.in_list() != (byte == b']') {
+            return Err(MaskError::Syntax(self.position(c)));
+        }
+        if self.stack.pop() == Some(Frame::Root)
+            && self.roots.pop().is_some_and(|root| root.must_name_kind && root.kind.is_none())
+        {
+            return self.unexpected("an object without a kind", c);
+        }
+        c.at += 1;
+        self.after_value();
+        Ok(())
+    }
+
+    fn after_value(&mut self) {
+        self.lex = if self.stack.is_empty() { Lex::Between } else { Lex::After };
+    }
+
+    fn skip(&mut self, mut skip: Box<Skip>, passes: bool, c: &mut Cursor<'_>) -> Result<(), MaskError> {
+        match skip.skip(c.input, c.at).map_err(|f| fault(f, self.position(c)))? {
+            Some(end) => {
+                c.at = end;
+                self.after_dropped(passes, c);
+            }
+            None => {
+                c.at = c.input.len();
+                self.lex = Lex::Skip(skip, passes);
+            }
+        }
+        Ok(())
+    }
+
+    fn after_dropped(&mut self, passes: bool, c: &mut Cursor<'_>) {
+        if !passes {
+            c.drop();
+        }
+        self.after_value();
+    }
+
+    fn scalar(&mut self, mut scalar: Scalar, passes: bool, c: &mut Cursor<'_>) -> Result<(), MaskError> {
+        while let Some(byte) = c.input.get(c.at).copied() {
+            if matches!(byte, b',' | b'}' | b']' | b' ' | b'\n' | b'\r' | b'\t') {
+                if !scalar.is_whole() {
+                    return Err(MaskError::Syntax(self.position(c)));
+                }
+                self.after_dropped(passes, c);
+                return Ok(());
+            }
+            scalar = scalar.step(byte).ok_or_else(|| MaskError::Syntax(self.position(c)))?;
+            c.at += 1;
+        }
+        self.lex = Lex::Scalar(scalar, passes);
+        Ok(())
+    }
+
+    /// Reads string contents. Some: they end here, the cursor is after the closing quote.
+    fn contents(&self, text: &mut InText, c: &mut Cursor<'_>) -> Result<Option<usize>, MaskError> {
+        let end = text.skip(c.input, c.at).map_err(|f| fault(f, self.position(c)))?;
+        c.at = end.map_or(c.input.len(), |end| end + 1);
+        Ok(end)
+    }
+
+    fn text(&mut self, mut text: InText, c: &mut Cursor<'_>) -> Result<(), MaskError> {
+        match self.contents(&mut text, c)? {
+            Some(_) => self.after_value(),
+            None => self.lex = Lex::Text(text),
+        }
+        Ok(())
+    }
+
+    fn dropped(&mut self, mut text: InText, c: &mut Cursor<'_>) -> Result<(), MaskError> {
+        match self.contents(&mut text, c)? {
+            Some(_) => self.after_dropped(false, c),
+            None => self.lex = Lex::Dropped(text),
+        }
+        Ok(())
+    }
+
+    fn key(&mut self, mut text: InText, c: &mut Cursor<'_>) -> Result<(), MaskError> {
+        let start = c.at;
+        let end = self.contents(&mut text, c)?;
+        let part = &c.input[start..end.unwrap_or(c.input.len())];
+        if end.is_some() && self.token.is_empty() && part.len() <= TOKEN_LIMIT {
+            self.lex = Lex::Colon(self.member(part, c)?);
+            return Ok(());
+        }
+        keep(&mut self.token, part, TOKEN_LIMIT);
+        if end.is_none() {
+            self.lex = Lex::Key(text);
+            return Ok(());
+        }
+        let raw = std::mem::take(&mut self.token);
+        // A key over the limit is longer than any that a plan can name: what stands for it matches the same steps.
+        let act = if raw.len() > TOKEN_LIMIT { self.member(OVERLONG, c) } else { self.member(&raw, c) };
+        self.lex = Lex::Colon(act?);
+        Ok(())
+    }
+
+    fn named(&mut self, mut text: InText, act: Act, c: &mut Cursor<'_>) -> Result<(), MaskError> {
+        let start = c.at;
+        let end = self.contents(&mut text, c)?;
+        keep(&mut self.token, &c.input[start..end.unwrap_or(c.input.len())], TOKEN_LIMIT);
+        if end.is_none() {
+            self.lex = Lex::Named(text, act);
+            return Ok(());
+        }
+        let raw = std::mem::take(&mut self.token);
+        if raw.len() > TOKEN_LIMIT {
+            return self.unexpected("an overlong kind or apiVersion", c);
+        }
+        let name = unescape(&raw).ok_or_else(|| MaskError::Text(self.position(c)))?;
+        self.name_root(act, &name, self.position(c))?;
+        self.after_value();
+        Ok(())
+    }
+
+    fn held(&mut self, mut text: InText, c: &mut Cursor<'_>) -> Result<(), MaskError> {
+        let start = c.at;
+        let end = self.contents(&mut text, c)?;
+        keep(&mut self.held, &c.input[start..end.unwrap_or(c.input.len())], HELD_LIMIT);
+        if end.is_none() {
+            self.lex = Lex::Held(text);
+            return Ok(());
+        }
+        let raw = std::mem::take(&mut self.held);
+        match self.inner(&raw) {
+            Some(masked) => {
+                c.put(b"\"");
+                c.put(&masked);
+                c.put(b"\"");
+            }
+            None => {
+                let rule = self.fallback();
+                c.put(self.plans.text(rule, false));
+                self.count(rule);
+            }
+        }
+        self.after_dropped(false, c);
+        Ok(())
+    }
+
+    /// The object inside a last-applied annotation, masked with the same plan; None where that cannot be done (B20).
+    fn inner(&mut self, raw: &[u8]) -> Option<Vec<u8>> {
+        if self.nested || raw.len() > HELD_LIMIT {
+            return None;
+        }
+        let kind = self.kind(self.root_kind()?).clone();
+        let json = unescape(raw)?;
+        let expectation = Expectation { kind, form: Form::Object, cells: Cells::Keep };
+        let mut inner = Masker::new(self.plans.clone(), expectation).ok()?;
+        inner.nested = true;
+        let mut masked = Vec::with_capacity(json.len());
+        inner.push(json.as_bytes(), &mut masked).ok()?;
+        inner.finish().ok()?;
+        for (sum, count) in self.counts.iter_mut().zip(&inner.counts) {
+            *sum += count;
+        }
+        let mut escaped = Vec::with_capacity(raw.len());
+        escape_into(&masked, &mut escaped);
+        Some(escaped)
+    }
+}
+
+/// Stands for every key over [`TOKEN_LIMIT`]; no plan can name it, for it has a control character.
+const OVERLONG: &[u8] = b"\\u0000";
+
+/// Appends, but never beyond one byte over the limit, which then says that it was reached.
+fn keep(buffer: &mut Vec<u8>, part: &[u8], limit: usize) {
+    let room = (limit + 1).saturating_sub(buffer.len());
+    buffer.extend_from_slice(&part[..part.len().min(room)]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keep_stops_one_over_the_limit() {
+        let mut buffer = Vec::new();
+        keep(&mut buffer, b"abcdef", 3);
+        keep(&mut buffer, b"gh", 3);
+        assert_eq!(buffer, b"abcd");
+    }
+}
