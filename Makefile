@@ -37,8 +37,9 @@ down: ## end what `make up` left
 gen: ## renew the generated files
 	$(CARGO) run -q -p sallyport-crds --example generate
 
-bench: tools build ## the masker's benches, and requests through the gate against requests past it
+bench: tools ## the masker's benches, and requests through the gate against requests past it
 	$(CARGO) bench --workspace
+	$(CARGO) build --release --bins -p sallyport-operator -p sallyport-proxy -p sallyport-e2e
 	@$(CARGO) run -q --release -p sallyport-e2e --bin e2e-bench
 
 kind-up: ## a local kind cluster, for people who have Docker
