@@ -5,6 +5,7 @@ SHELL := bash
 .PHONY: help demo test lint tools build up down bench gen kind-up
 
 CARGO ?= cargo
+BIN := $(or $(CARGO_TARGET_DIR),target)/debug
 # Folder of manifests that `make up` applies too: make up EXTRA=dir
 EXTRA ?=
 
@@ -12,7 +13,7 @@ help: ## this list
 	@awk -F ': .*## |:.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: tools build ## the first half hour, played with stock kubectl against a real API server
-	@$(CARGO) run -q -p sallyport-e2e --bin e2e-demo
+	@$(BIN)/e2e-demo
 
 test: lint tools build ## lint, unit, property and integration tests: what the project's CI runs
 	$(CARGO) test --workspace --locked
@@ -29,10 +30,10 @@ build: ## operator, proxy, kubectl-sallyport and the harness's own programs
 	$(CARGO) build --workspace --bins --locked
 
 up: tools build ## leave control plane, operator and two proxies running; target/up/env tells where
-	@$(CARGO) run -q -p sallyport-e2e --bin e2e-up -- up $(if $(EXTRA),--extra $(EXTRA))
+	@$(BIN)/e2e-up up $(if $(EXTRA),--extra $(EXTRA))
 
 down: ## end what `make up` left
-	@$(CARGO) run -q -p sallyport-e2e --bin e2e-up -- down
+	@if [ -x $(BIN)/e2e-up ]; then $(BIN)/e2e-up down; else echo nothing was up; fi
 
 gen: ## renew the generated files
 	$(CARGO) run -q -p sallyport-crds --example generate

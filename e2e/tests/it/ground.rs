@@ -65,6 +65,11 @@ async fn the_charts_manifests_are_accepted_by_the_api_server() -> anyhow::Result
         served.lines().map(str::to_owned).collect::<Vec<_>>(),
         kinds.map(|kind| format!("{kind}.sallyport.dev"))
     );
+    for name in ["world", "identity", "policy", "rbac", "alice", "read-all", "windows"] {
+        let path = e2e::scenario::manifest(name).display().to_string();
+        let out = plane.kubectl(&["apply", "-f", &path])?.success()?;
+        assert!(!out.contains("Warning"), "{out}");
+    }
     Ok(())
 }
 
