@@ -319,10 +319,25 @@ impl OpenWindow {
         self.until
     }
 
+    /// Whether it is this agent's and not over.
+    pub(crate) fn is_open(&self, agent: &Agent, now: Timestamp) -> bool {
+        self.agent_uid == agent.uid() && now < self.until
+    }
+
+    /// Whether it opens everything that the policies offer.
+    pub(crate) fn opens_everything(&self, agent: &Agent, now: Timestamp) -> bool {
+        self.is_open(agent, now) && self.rules.is_none()
+    }
+
+    /// What it is narrowed to; empty is everything.
+    pub(crate) fn rules(&self) -> &[Matcher] {
+        self.rules.as_deref().unwrap_or_default()
+    }
+
     /// Whether the act falls inside: this agent's, not over, and everything that it touches is opened.
     pub(crate) fn covers(&self, agent: &Agent, action: &Action, now: Timestamp) -> bool {
         let opened = self.rules.as_ref().is_none_or(|rules| rules.iter().any(|rule| rule.must(action)));
-        self.agent_uid == agent.uid() && now < self.until && opened
+        self.is_open(agent, now) && opened
     }
 }
 

@@ -31,6 +31,14 @@ impl VerbSet {
         self.0 & Self::bit(verb) != 0
     }
 
+    /// The verbs as rules write them.
+    pub(crate) fn to_words(self) -> Vec<String> {
+        if self == Self::ALL {
+            return vec!["*".to_owned()];
+        }
+        Verb::ALL.into_iter().filter(|verb| self.contains(*verb)).map(|verb| verb.to_string()).collect()
+    }
+
     const READS: u8 = Self::bit(Verb::Get) | Self::bit(Verb::List) | Self::bit(Verb::Watch);
 
     /// For masking: what one read shows every read shows, and every write answers with the object (B3).
@@ -50,7 +58,14 @@ pub(crate) struct Namespaces {
 }
 
 impl Namespaces {
-    fn names(&self, namespace: &str) -> bool {
+    /// The namespaces as rules write them; none for an omitted field.
+    pub(crate) fn to_words(&self) -> Vec<String> {
+        let literals = self.literals.iter().map(|literal| literal.to_string());
+        let prefixes = self.prefixes.iter().map(|prefix| format!("{prefix}*"));
+        self.cluster.then(String::new).into_iter().chain(literals).chain(prefixes).collect()
+    }
+
+    pub(crate) fn names(&self, namespace: &str) -> bool {
         self.literals.iter().any(|literal| &**literal == namespace)
             || self.prefixes.iter().any(|prefix| namespace.starts_with(&**prefix))
     }

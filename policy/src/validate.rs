@@ -83,10 +83,6 @@ impl Issues {
     pub(crate) fn into_result(self) -> Result<(), Issues> {
         if self.0.is_empty() { Ok(()) } else { Err(self) }
     }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
 }
 
 impl fmt::Display for Issues {
