@@ -1,6 +1,11 @@
 //! Integration tests against a real kube-apiserver. One binary, one shared control plane; each test takes its own namespace.
 
+mod admission;
+mod caller;
 mod ground;
+mod manifests;
+mod relay;
+mod spine;
 
 use std::sync::OnceLock;
 
