@@ -2,7 +2,22 @@
 
 pub mod admin;
 pub mod admit;
+pub mod baseline;
+pub mod boundary;
 pub mod certificates;
+pub mod conditions;
 pub mod config;
+pub mod grants;
+pub mod index;
+pub mod judge;
+pub mod kubeconfig;
 pub mod lead;
+pub mod plan;
+pub mod programmed;
+pub mod publish;
+pub mod reconcile;
+pub mod retention;
+pub mod run;
+pub mod status;
 pub mod telemetry;
+pub mod watch;

@@ -1,0 +1,138 @@
+//! Publishing: the planned shards become ConfigMaps, and ConfigMaps that nobody planned go.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{DeleteParams, ObjectMeta, PostParams, Preconditions};
+use kube::{Api, Client, ResourceExt as _};
+use policy::shard::{GUARDRAILS_NAME, Shard};
+
+use crate::telemetry::Metrics;
+
+/// What stops a shard from being published.
+#[derive(Debug, thiserror::Error)]
+#[error("live config `{shard}`: {source}")]
+pub struct PublishError {
+    shard: String,
+    source: Box<kube::Error>,
+}
+
+/// Publishes `planned`: deletes first, so that a subject that moved from one identity to another is never in two
+/// shards for longer than it must; then the guardrails, then the agents, where they differ, each against the version
+/// that was seen. Returns how many objects were touched: 0 where everything was in force.
+///
+/// # Errors
+/// The first write that failed. What was written before it stays, the next pass goes on.
+pub async fn publish(
+    client: &Client,
+    namespace: &str,
+    in_force: &[Arc<ConfigMap>],
+    planned: &BTreeMap<String, String>,
+    metrics: &Metrics,
+) -> Result<usize, PublishError> {
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let mut touched = 0;
+    for map in in_force.iter().filter(|map| !planned.contains_key(&map.name_any())) {
+        delete(&api, map).await?;
+        metrics.shard_writes.with_label_values(&["delete"]).inc();
+        touched += 1;
+    }
+    let by_name: BTreeMap<String, &Arc<ConfigMap>> =
+        in_force.iter().map(|map| (map.name_any(), map)).collect();
+    let guardrails = planned.get_key_value(GUARDRAILS_NAME);
+    let agents = planned.iter().filter(|(name, _)| *name != GUARDRAILS_NAME);
+    for (name, text) in guardrails.into_iter().chain(agents) {
+        let wanted = config_map(name, text);
+        let Some(wanted) = replacement(wanted, by_name.get(name).copied()) else { continue };
+        let params = PostParams::default();
+        let written = match wanted.metadata.resource_version {
+            None => api.create(&params, &wanted).await,
+            Some(_) => api.replace(name, &params, &wanted).await,
+        };
+        written.map_err(|source| error(name, source))?;
+        metrics.shard_writes.with_label_values(&["write"]).inc();
+        tracing::info!(shard = name, hash = hash_of(&wanted), "live config published");
+        touched += 1;
+    }
+    Ok(touched)
+}
+
+async fn delete(api: &Api<ConfigMap>, map: &ConfigMap) -> Result<(), PublishError> {
+    let name = map.name_any();
+    let seen = Preconditions { uid: map.uid(), resource_version: map.resource_version() };
+    let params = DeleteParams { preconditions: Some(seen), ..DeleteParams::default() };
+    match api.delete(&name, &params).await {
+        Ok(_) => tracing::info!(shard = name, "live config withdrawn"),
+        Err(kube::Error::Api(status)) if status.code == 404 => {}
+        Err(source) => return Err(error(&name, source)),
+    }
+    Ok(())
+}
+
+fn config_map(name: &str, text: &str) -> ConfigMap {
+    let label =
+        if name == GUARDRAILS_NAME { crds::names::SHARD_GUARDRAILS } else { crds::names::SHARD_AGENT };
+    ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            labels: Some(BTreeMap::from([
+                (crds::names::LABEL_SHARD.to_owned(), label.to_owned()),
+                (crds::names::LABEL_MANAGED_BY.to_owned(), crds::names::MANAGED_BY.to_owned()),
+            ])),
+            annotations: Some(BTreeMap::from([(crds::names::ANNOTATION_HASH.to_owned(), Shard::hash(text))])),
+            ..ObjectMeta::default()
+        },
+        data: Some(BTreeMap::from([(crds::names::SHARD_KEY.to_owned(), text.to_owned())])),
+        ..ConfigMap::default()
+    }
+}
+
+// None where what is in force says the same already.
+fn replacement(mut wanted: ConfigMap, in_force: Option<&Arc<ConfigMap>>) -> Option<ConfigMap> {
+    let Some(found) = in_force else { return Some(wanted) };
+    let same = found.data == wanted.data
+        && found.binary_data.is_none()
+        && wanted.labels().iter().all(|(key, value)| found.labels().get(key) == Some(value))
+        && hash_of(found) == hash_of(&wanted);
+    if same {
+        return None;
+    }
+    wanted.metadata.resource_version = found.resource_version();
+    Some(wanted)
+}
+
+fn hash_of(map: &ConfigMap) -> Option<&str> {
+    map.annotations().get(crds::names::ANNOTATION_HASH).map(String::as_str)
+}
+
+fn error(shard: &str, source: kube::Error) -> PublishError {
+    PublishError { shard: shard.to_owned(), source: Box::new(source) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn in_force(text: &str) -> Arc<ConfigMap> {
+        let mut map = config_map("sallyport-shard-x", text);
+        map.metadata.resource_version = Some("7".into());
+        Arc::new(map)
+    }
+
+    #[test]
+    fn the_same_text_is_not_written_twice() {
+        assert_eq!(replacement(config_map("sallyport-shard-x", "{}"), Some(&in_force("{}"))), None);
+    }
+
+    #[test]
+    fn a_text_that_somebody_edited_is_written_again_over_what_was_seen() {
+        let mut edited = (*in_force("{}")).clone();
+        edited.data = Some(BTreeMap::from([(crds::names::SHARD_KEY.to_owned(), "{ }".to_owned())]));
+        let again = replacement(config_map("sallyport-shard-x", "{}"), Some(&Arc::new(edited))).unwrap();
+        assert_eq!(again.metadata.resource_version.as_deref(), Some("7"));
+        let mut mislabelled = (*in_force("{}")).clone();
+        mislabelled.metadata.annotations = None;
+        assert!(replacement(config_map("sallyport-shard-x", "{}"), Some(&Arc::new(mislabelled))).is_some());
+    }
+}

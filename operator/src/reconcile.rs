@@ -1,0 +1,255 @@
+//! Reconciling: look, plan, draw the boundary, publish, say what became of it; again after every change.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crds::{AccessPolicy, AgentIdentity, ConditionStatus};
+use jiff::Timestamp;
+use k8s_openapi::api::rbac::v1::PolicyRule;
+use kube::core::DeserializeGuard;
+use kube::{Client, Resource as _, ResourceExt as _};
+use policy::shard::Shard;
+use serde::Serialize;
+use serde_json::Value;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::baseline::{self, BaselineError};
+use crate::boundary::{self, BoundaryError};
+use crate::conditions::{self, IDENTITY, IdentityFacts, POLICY, Reach};
+use crate::config::Config;
+use crate::index::{Key, World, key_of};
+use crate::kubeconfig;
+use crate::plan::{IdentityVerdict, Plan, plan};
+use crate::programmed::{Fleet, Progress};
+use crate::publish::{self, PublishError};
+use crate::status::{StatusWriter, Target, Wish};
+use crate::telemetry::Metrics;
+use crate::watch::{Watched, lock};
+
+const GATHER: Duration = Duration::from_millis(20);
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What stops a pass. The next one starts from the beginning.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// The boundary could not be drawn.
+    #[error(transparent)]
+    Boundary(#[from] BoundaryError),
+    /// Live config could not be published.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// The baseline could not be kept.
+    #[error(transparent)]
+    Baseline(#[from] BaselineError),
+    /// A status or a kubeconfig could not be written.
+    #[error("status: {0}")]
+    Status(#[from] kube::Error),
+}
+
+/// What a reconciler works with.
+pub struct Reconciler {
+    client: Client,
+    config: Arc<Config>,
+    watched: Watched,
+    metrics: Arc<Metrics>,
+    authority: tokio::sync::watch::Receiver<Option<String>>,
+    fleet: Fleet,
+    baseline: baseline::Keeper,
+    kubeconfigs: kubeconfig::Publisher,
+    identities: StatusWriter,
+    policies: StatusWriter,
+}
+
+impl Reconciler {
+    /// Over what `watched` sees. `authority` is the certificate that kubeconfigs trust.
+    pub fn new(
+        client: Client,
+        config: Arc<Config>,
+        watched: Watched,
+        metrics: Arc<Metrics>,
+        authority: tokio::sync::watch::Receiver<Option<String>>,
+    ) -> Self {
+        Self {
+            identities: StatusWriter::new(client.clone(), IDENTITY, metrics.clone()),
+            policies: StatusWriter::new(client.clone(), POLICY, metrics.clone()),
+            client,
+            config,
+            watched,
+            metrics,
+            authority,
+            fleet: Fleet::default(),
+            baseline: baseline::Keeper::default(),
+            kubeconfigs: kubeconfig::Publisher::default(),
+        }
+    }
+
+    /// Reconciles until `stop`. Nothing is concluded before every kind was listed once.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let complete = stop.run_until_cancelled(self.watched.wait_until_complete()).await;
+        if complete != Some(true) {
+            return;
+        }
+        let mut due = Some(Instant::now());
+        loop {
+            let wake = due.unwrap_or_else(|| Instant::now() + Duration::from_secs(300));
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.watched.config_changed.notified() => tokio::time::sleep(GATHER).await,
+                _ = self.authority.changed() => {}
+                () = tokio::time::sleep_until(wake) => {}
+            }
+            let Some(outcome) = stop.run_until_cancelled(self.pass()).await else { return };
+            due = match outcome {
+                Ok(()) => {
+                    self.metrics.reconciliations.with_label_values(&["ok"]).inc();
+                    self.fleet.next_end(Instant::now())
+                }
+                Err(error) => {
+                    self.metrics.reconciliations.with_label_values(&["error"]).inc();
+                    tracing::warn!(%error, "reconciliation failed");
+                    Some(Instant::now() + RETRY)
+                }
+            };
+        }
+    }
+
+    /// One pass. *Expected flow*: baseline, plan, boundary wide enough for what comes, live config, boundary narrow again,
+    /// kubeconfigs, statuses. *Guarantees*: the proxy may impersonate an identity before its live config is there; every
+    /// step writes only what differs. *Assumptions*: one leader; where there are two for a moment, every write is made
+    /// against the version that was read.
+    async fn pass(&mut self) -> Result<(), ReconcileError> {
+        if self.config.baseline_policy {
+            let found =
+                self.watched.policies.find(|policy| policy.name_any() == crds::names::BASELINE_POLICY);
+            self.baseline.keep(&self.client, &self.config.namespace, found.as_ref()).await?;
+            if found.is_none() {
+                // Nothing is published without it; the watch brings it in a moment.
+                return Ok(());
+            }
+        }
+        let world = World::look(&self.watched);
+        let plan = plan(&world);
+        self.metrics.shards.set(i64::try_from(plan.shards.len()).unwrap_or(i64::MAX));
+        boundary::widen(&self.client, &self.boundary_rules(), &plan.impersonable).await?;
+        let in_force = self.watched.shards.state();
+        let namespace = &self.config.namespace;
+        publish::publish(&self.client, namespace, &in_force, &plan.shards, &self.metrics).await?;
+        boundary::narrow(&self.client, &self.boundary_rules(), &plan.impersonable).await?;
+        self.say(&world, &plan).await
+    }
+
+    fn boundary_rules(&self) -> Vec<PolicyRule> {
+        self.watched.boundary.state().first().and_then(|role| role.rules.clone()).unwrap_or_default()
+    }
+
+    async fn say(&mut self, world: &World, plan: &Plan) -> Result<(), ReconcileError> {
+        let (wall, now) = (Timestamp::now(), Instant::now());
+        let leases = self.watched.leases.state();
+        self.fleet.observe(leases.iter().map(Arc::as_ref), wall, now);
+        let published = self.publish_kubeconfigs(world).await?;
+        let wishes = self.identity_wishes(world, plan, &published, now);
+        self.identities.write(wishes, wall).await?;
+        let wishes = self.policy_wishes(world, plan, now);
+        self.policies.write(wishes, wall).await?;
+        Ok(())
+    }
+
+    async fn publish_kubeconfigs(&mut self, world: &World) -> Result<Vec<Key>, kube::Error> {
+        let Some(authority) = self.authority.borrow_and_update().clone() else { return Ok(Vec::new()) };
+        let mut published = Vec::new();
+        for identity in &world.identities {
+            let (key, uid) = (key_of(identity), identity.uid().unwrap_or_default());
+            let ending = identity.meta().deletion_timestamp.is_some();
+            if !ending && self.kubeconfigs.publish(&self.client, &self.config, &authority, &key, &uid).await?
+            {
+                published.push(key);
+            }
+        }
+        self.kubeconfigs
+            .retain(|uid| world.identities.iter().any(|identity| identity.uid().as_deref() == Some(uid)));
+        Ok(published)
+    }
+
+    fn identity_wishes(
+        &self,
+        world: &World,
+        plan: &Plan,
+        kubeconfigs: &[Key],
+        now: Instant,
+    ) -> Vec<(Target, Wish)> {
+        let endpoint = self.config.proxy_url();
+        let wish = |identity: &Arc<DeserializeGuard<AgentIdentity>>| {
+            let key = key_of(identity);
+            let verdict = plan.identities.get(&key)?;
+            let kubeconfig = kubeconfigs.contains(&key).then(|| kubeconfig::name_for(&key.1));
+            let hash =
+                verdict.shard.as_ref().and_then(|name| plan.shards.get(name)).map(|text| Shard::hash(text));
+            let facts = IdentityFacts {
+                verdict,
+                progress: self.identity_progress(verdict, plan, now),
+                shard_hash: hash.as_deref(),
+                reach: reach(identity),
+                suspended: identity.0.as_ref().is_ok_and(|identity| identity.spec.suspend),
+                endpoint: &endpoint,
+                kubeconfig: kubeconfig.as_deref(),
+            };
+            let status = identity.0.as_ref().ok().map(|identity| json(&identity.status));
+            Some((target(identity.as_ref(), status), conditions::identity_wish(&facts)))
+        };
+        world.identities.iter().filter_map(wish).collect()
+    }
+
+    fn identity_progress(&self, verdict: &IdentityVerdict, plan: &Plan, now: Instant) -> Option<Progress> {
+        let wanted = conditions::wanted_shards(plan, &verdict.shard);
+        if wanted.is_empty() {
+            return None;
+        }
+        Some(Progress::of(&wanted, &lock(&self.watched.history), &self.fleet, now))
+    }
+
+    fn policy_wishes(&self, world: &World, plan: &Plan, now: Instant) -> Vec<(Target, Wish)> {
+        let history = lock(&self.watched.history);
+        let wish = |policy: &Arc<DeserializeGuard<AccessPolicy>>| {
+            let verdict = plan.policies.get(&policy.name_any())?;
+            let wanted = conditions::wanted_shards(plan, &verdict.shards);
+            let progress = Progress::of(&wanted, &history, &self.fleet, now);
+            let status = policy.0.as_ref().ok().map(|policy| json(&policy.status));
+            Some((target(policy.as_ref(), status), conditions::policy_wish(verdict, &progress)))
+        };
+        world.policies.iter().filter_map(wish).collect()
+    }
+}
+
+fn reach(identity: &DeserializeGuard<AgentIdentity>) -> Reach {
+    let status = identity.0.as_ref().ok().and_then(|identity| identity.status.as_ref());
+    let condition = status
+        .into_iter()
+        .flat_map(|status| &status.conditions)
+        .find(|condition| condition.r#type == "TargetReachable")
+        .map(|condition| condition.status);
+    match condition {
+        Some(ConditionStatus::True) => Reach::Reachable,
+        Some(ConditionStatus::False) => Reach::Unreachable,
+        Some(ConditionStatus::Unknown) | None => Reach::Unknown,
+    }
+}
+
+/// The object as a status writer needs it.
+pub fn target<K: kube::Resource>(object: &K, status: Option<Value>) -> Target {
+    let meta = object.meta();
+    Target {
+        namespace: meta.namespace.clone(),
+        name: meta.name.clone().unwrap_or_default(),
+        uid: meta.uid.clone().unwrap_or_default(),
+        version: meta.resource_version.clone().unwrap_or_default(),
+        generation: meta.generation.unwrap_or(0),
+        status: status.unwrap_or(Value::Null),
+    }
+}
+
+/// A status as JSON; an empty object where there is none yet.
+pub fn json(status: &Option<impl Serialize>) -> Value {
+    let value = serde_json::to_value(status).unwrap_or_default();
+    if value.is_null() { Value::Object(serde_json::Map::new()) } else { value }
+}
