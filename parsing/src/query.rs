@@ -309,6 +309,11 @@ impl Query {
         }
     }
 
+    /// Adds `path=value` to the fieldSelector, beside whatever the client asks for.
+    pub fn require_field(&mut self, path: &str, value: &str) {
+        self.fields.get_or_insert_default().require(path, value);
+    }
+
     /// Whether a key is there that a `DeleteOptions` body carries as well (B99).
     pub(crate) fn has_delete_options(&self) -> bool {
         DELETE.iter().any(|(key, _)| self.values.contains_key(key))

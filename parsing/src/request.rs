@@ -143,6 +143,19 @@ impl Request {
         if query.is_empty() { path } else { format!("{path}?{query}") }
     }
 
+    /// The name in the act: of the one object, or of the one that a selector picks.
+    pub fn action_name(&self) -> Option<String> {
+        match &self.action {
+            Action::Resource(resource) => resource.name.clone(),
+            Action::NonResource { .. } => None,
+        }
+    }
+
+    /// Whether the path names a collection.
+    pub fn is_collection(&self) -> bool {
+        matches!(&self.target.path, Path::Resource(path) if path.name.is_none())
+    }
+
     /// Whether the answer may have no end: a watch or a followed log.
     pub fn is_stream(&self) -> bool {
         matches!(&self.action, Action::Resource(resource) if resource.verb == Verb::Watch)

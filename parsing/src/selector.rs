@@ -243,6 +243,11 @@ impl FieldSelector {
         self.terms.insert(FieldTerm { path, negated: true, value: namespace.to_owned() });
     }
 
+    /// Adds `path=value`, beside whatever the client asks for.
+    pub fn require(&mut self, path: &str, value: &str) {
+        self.terms.insert(FieldTerm { path: path.to_owned(), negated: false, value: value.to_owned() });
+    }
+
     /// The terms, sorted.
     pub fn terms(&self) -> impl Iterator<Item = &FieldTerm> {
         self.terms.iter()

@@ -127,6 +127,31 @@ pub async fn forward(
     if !permit.is_live(Timestamp::now()) {
         return Err(ForwardError::Expired);
     }
+    let agent = impersonation(permit.agent(), session);
+    send(upstream, request, accept, Some(&agent), id).await
+}
+
+/// Sends a request about the agent's own grants, with the proxy's own credential. What may be asked was settled by
+/// [`crate::hold::serve_own`], the only caller.
+///
+/// # Errors
+/// As [`forward`].
+pub async fn forward_own(
+    upstream: &Upstream,
+    request: &Request,
+    accept: String,
+    id: &RequestId,
+) -> Result<Answer, ForwardError> {
+    send(upstream, request, accept, None, id).await
+}
+
+async fn send(
+    upstream: &Upstream,
+    request: &Request,
+    accept: String,
+    as_agent: Option<&Impersonation>,
+    id: &RequestId,
+) -> Result<Answer, ForwardError> {
     let body = request.body.to_bytes();
     let outgoing = Outgoing {
         method: request.method(),
@@ -139,8 +164,7 @@ pub async fn forward(
     };
     let may_be_unmodified = outgoing.passed.contains_key(header::IF_NONE_MATCH);
     let is_read = outgoing.method == Method::GET;
-    let agent = impersonation(permit.agent(), session);
-    match upstream.send(outgoing, Some(&agent), id).await {
+    match upstream.send(outgoing, as_agent, id).await {
         Ok(response) => answer(response, may_be_unmodified),
         Err(error) if error.nothing_was_sent() => Err(ForwardError::NotSent(error)),
         Err(error) if is_read => Err(ForwardError::NotAnswered(error)),

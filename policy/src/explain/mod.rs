@@ -11,7 +11,7 @@ pub use access::{AccessDocument, AgentWords, EntryWords, OpenWindowWords, RuleWo
 pub use can_i::{AccessAnswer, NonResourceRule, ResourceRule, RulesAnswer, can_i, list_rules};
 pub use document::{ApprovalWords, ExplainDocument, MaskWords, WouldHaveWords, explain};
 pub use refusal::{
-    Cause, GrantWords, Reason, Refusal, approval_denied, approval_expired, approval_pending,
+    Cause, GrantWords, Reason, Refusal, approval_denied, approval_expired, approval_pending, approval_void,
     masked_value_in_write, not_supported, refuse, stream_denied, too_many_pending,
 };
 pub use warning::{approved, masked, narrowed, target_refused, window_closes};

@@ -407,3 +407,16 @@ pub fn not_supported(action: &Action, what: &str, next: &str) -> Refusal {
         .line("next", next)
         .is_final(true)
 }
+
+/// The grant that was joined holds no longer: withdrawn, revoked, or the object is another one by now. `why` is a
+/// sentence of ours.
+pub fn approval_void(decision: &Decision, grant: GrantWords<'_>, why: &str) -> Refusal {
+    let action = decision.action();
+    let sentence = format!("grant {} for this {} holds no longer.", grant.name, deed(action));
+    Refusal::new(action, Reason::ApprovalExpired, &sentence)
+        .line("why", format!("{why} Nothing has been changed."))
+        .line("next", "run exactly the same command again; it asks for a new approval.")
+        .cause("sallyport.dev/Grant", grant.field(), "Void")
+        .rules(asking_rules(decision))
+        .is_final(false)
+}

@@ -1,0 +1,97 @@
+//! An act becomes a decision of the bundle in force.
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use policy::action::Action;
+use policy::agent::Agent;
+use policy::approve::{OpenWindow, ReviewFacts, open_window};
+use policy::decision::Decision;
+use policy::evaluate::{Facts, evaluate};
+use policy::reviewers::Outsiders;
+use thiserror::Error;
+
+use crate::authenticate::Caller;
+use crate::hold::Grants;
+use crate::live::{Live, NotLive, Standing};
+
+/// Why nothing could be decided.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum DecideError {
+    /// No bundle to decide from.
+    #[error(transparent)]
+    NotLive(#[from] NotLive),
+    /// The identity was deleted, or is another object by now.
+    #[error("the agent identity {0} is gone")]
+    Gone(String),
+}
+
+/// Decides from what is in force at the moment of asking. Cloning shares everything.
+#[derive(Clone)]
+pub struct Decider {
+    live: Live,
+    grants: Grants,
+    namespace: Arc<str>,
+}
+
+impl Decider {
+    /// `namespace` is the one that operator and proxy run in.
+    pub fn new(live: Live, grants: Grants, namespace: &str) -> Self {
+        Self { live, grants, namespace: namespace.into() }
+    }
+
+    /// Decides one act of the caller.
+    ///
+    /// *Guarantees*: bundle, kill switch and windows are those of now, not those of the caller's authentication (D22).
+    ///
+    /// # Errors
+    /// If there is no bundle, or no such identity any more.
+    pub fn decide(
+        &self,
+        caller: &Caller,
+        action: &Arc<Action>,
+        now: Timestamp,
+    ) -> Result<Decision, DecideError> {
+        let agent = self.agent(caller)?;
+        let suspended = self.live.standing(&caller.key, agent.uid()) != Standing::Good;
+        let windows = self.windows(caller, &agent, now)?;
+        Ok(evaluate(&agent, action, &Facts { now, suspended, windows: &windows }))
+    }
+
+    /// The caller's agent in the bundle in force.
+    ///
+    /// # Errors
+    /// As [`Decider::decide`].
+    pub fn agent(&self, caller: &Caller) -> Result<Arc<Agent>, DecideError> {
+        let bundle = self.live.bundle()?;
+        let agent = bundle.agent(&caller.key.namespace, &caller.key.name);
+        match agent.filter(|agent| agent.uid() == caller.agent.uid()) {
+            Some(agent) => Ok(Arc::clone(agent)),
+            None => Err(DecideError::Gone(caller.key.to_string())),
+        }
+    }
+
+    /// The windows of the caller that are open now.
+    ///
+    /// # Errors
+    /// As [`Decider::decide`].
+    pub fn windows(
+        &self,
+        caller: &Caller,
+        agent: &Agent,
+        now: Timestamp,
+    ) -> Result<Vec<OpenWindow>, DecideError> {
+        let outsiders = self.outsiders()?;
+        let facts = ReviewFacts { now, outsiders: &outsiders };
+        let grants = self.grants.of(&caller.key);
+        Ok(grants.iter().filter_map(|grant| open_window(agent, grant, &facts)).collect())
+    }
+
+    /// Who may review nothing.
+    ///
+    /// # Errors
+    /// If there is no bundle.
+    pub fn outsiders(&self) -> Result<Outsiders, DecideError> {
+        let bundle = self.live.bundle()?;
+        Ok(Outsiders::new(&self.namespace, bundle.subjects()))
+    }
+}

@@ -1,0 +1,135 @@
+//! What an approval binds: the target object as it is now, read as the agent.
+use http::uri::PathAndQuery;
+use http::{Method, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use parsing::digest::{fingerprint, object_hash};
+use parsing::request::Request;
+use parsing::target::Path;
+use policy::action::{Action, Verb};
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::refuse::BodyError;
+use crate::request_id::RequestId;
+use crate::upstream::{Impersonation, Outgoing, Upstream, UpstreamError};
+
+const LARGEST: usize = 8 << 20;
+
+/// Why a request cannot be bound to an object.
+#[derive(Debug, Error)]
+pub enum BindError {
+    /// The act names no single object, so that no approval could say what exactly runs (D17).
+    #[error("an approval needs one named object")]
+    NoObject,
+    /// There is none of this name.
+    #[error("the object does not exist")]
+    NotFound,
+    /// The cluster does not let the agent read what it wants to change.
+    #[error("the agent may not read the object")]
+    Unreadable,
+    /// The API server did not answer, or with something else.
+    #[error("the object cannot be read: {0}")]
+    Unavailable(String),
+}
+
+impl From<UpstreamError> for BindError {
+    fn from(error: UpstreamError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+/// A request bound to the object as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// The fingerprint of the whole.
+    pub fingerprint: String,
+    /// The object; none for a request that creates one.
+    pub object: Option<Object>,
+}
+
+/// The object that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.resourceVersion` of this read.
+    pub resource_version: String,
+    /// See [`object_hash`].
+    pub hash: String,
+}
+
+/// Reads the target object and makes the fingerprint.
+///
+/// # Errors
+/// If there is no one object, or it cannot be read. Never with part of the binding missing.
+pub async fn bind(
+    upstream: &Upstream,
+    request: &Request,
+    agent: &str,
+    as_agent: &Impersonation,
+    id: &RequestId,
+) -> Result<Bound, BindError> {
+    let object = match object_path(request)? {
+        None => None,
+        Some(path) => Some(read(upstream, path, as_agent, id).await?),
+    };
+    let uid = object.as_ref().map(|object| object.uid.as_str());
+    let hash = object.as_ref().map(|object| object.hash.as_str());
+    Ok(Bound { fingerprint: fingerprint(request, agent, uid, hash), object })
+}
+
+/// The path of the object itself, without subresource; none where the request creates the object.
+fn object_path(request: &Request) -> Result<Option<String>, BindError> {
+    let (Path::Resource(path), Action::Resource(action)) = (&request.target.path, &request.action) else {
+        return Err(BindError::NoObject);
+    };
+    if action.verb == Verb::Create && path.name.is_none() {
+        return Ok(None);
+    }
+    if path.name.is_none() || request.connect {
+        return Err(BindError::NoObject);
+    }
+    let mut parent = path.clone();
+    parent.subresource = None;
+    Ok(Some(Path::Resource(parent).canonical()))
+}
+
+async fn read(
+    upstream: &Upstream,
+    path: String,
+    as_agent: &Impersonation,
+    id: &RequestId,
+) -> Result<Object, BindError> {
+    let path_and_query =
+        PathAndQuery::try_from(path).map_err(|error| BindError::Unavailable(error.to_string()))?;
+    let outgoing = Outgoing {
+        method: Method::GET,
+        path_and_query,
+        passed: http::HeaderMap::new(),
+        content_type: None,
+        accept: "application/json".to_owned(),
+        user_agent: "sallyport-proxy/approval".to_owned(),
+        body: bytes::Bytes::new(),
+    };
+    let answer = upstream.send(outgoing, Some(as_agent), id).await?;
+    match answer.status() {
+        StatusCode::OK => {}
+        StatusCode::NOT_FOUND => return Err(BindError::NotFound),
+        StatusCode::FORBIDDEN => return Err(BindError::Unreadable),
+        other => return Err(BindError::Unavailable(format!("the API server answered {other}"))),
+    }
+    let whole = Limited::new(answer.into_body(), LARGEST).collect().await;
+    let bytes = whole.map_err(|error: BodyError| BindError::Unavailable(error.to_string()))?.to_bytes();
+    let object: Value =
+        serde_json::from_slice(&bytes).map_err(|error| BindError::Unavailable(error.to_string()))?;
+    let text =
+        |pointer: &str| object.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty());
+    match (text("/metadata/uid"), text("/metadata/resourceVersion")) {
+        (Some(uid), Some(version)) => Ok(Object {
+            uid: uid.to_owned(),
+            resource_version: version.to_owned(),
+            hash: object_hash(&object),
+        }),
+        _ => Err(BindError::Unavailable("the answer is no object".to_owned())),
+    }
+}
