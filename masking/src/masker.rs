@@ -34,6 +34,9 @@ pub enum MaskError {
     /// The document names its kind only after members that were read as another kind's.
     #[error("the kind at byte {0} contradicts what came before it")]
     Contradiction(u64),
+    /// A kind that this answer cannot be (B09).
+    #[error("`{0}` is not what was asked for")]
+    Kind(Arc<str>),
     /// The input ended inside a document, or held none.
     #[error("the answer ends too early")]
     Truncated,
@@ -359,15 +362,26 @@ impl Masker {
             _ => {}
         }
         let own = GroupKind::new(group, kind);
-        if !self.plans.names(&own) {
-            if let Some(element) = element_kind(kind) {
-                return self.known(GroupKind::new(group, element)).map(Shape::List);
-            }
-            if list && group == &*assumed.group {
-                return Ok(Shape::List(root.assumed));
-            }
+        if self.is_due(&own) {
+            return self.known(own).map(Shape::Object);
         }
-        self.known(own).map(Shape::Object)
+        let element = element_kind(kind).map(|element| GroupKind::new(group, element));
+        if let Some(element) = element.filter(|element| self.is_due(element)) {
+            return self.known(element).map(Shape::List);
+        }
+        if list && group == &*assumed.group {
+            return Ok(Shape::List(root.assumed));
+        }
+        Err(MaskError::Kind(own.kind))
+    }
+
+    /// Whether an answer may hold this kind.
+    fn is_due(&self, kind: &GroupKind) -> bool {
+        let status = kind.group.is_empty() && &*kind.kind == "Status";
+        status
+            || *kind == self.expectation.kind
+            || self.expectation.also.contains(kind)
+            || self.plans.names(kind)
     }
 
     /// The shape of the innermost root, decided now if it was not before.

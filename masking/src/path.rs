@@ -1,4 +1,4 @@
-//! A field path as policies write it: `.spec.containers[*].env[*].value`, `.data.*`, `.metadata.annotations["a.b/c"]`.
+//! Where a masked field lies, as the policy has read it: `.spec.containers[*].env[*].value`, `.data.*`.
 
 use thiserror::Error;
 
@@ -29,9 +29,6 @@ pub enum PathError {
     /// A key longer than [`FieldPath::MAX_KEY`].
     #[error("a key of the path is longer than {} bytes", FieldPath::MAX_KEY)]
     KeyTooLong,
-    /// Not of the grammar, at this byte.
-    #[error("expected `.key`, `.*`, `[*]` or `[\"key\"]` at position {0}")]
-    Syntax(usize),
 }
 
 impl FieldPath {
@@ -55,45 +52,9 @@ impl FieldPath {
         if segments.iter().any(long) { Err(PathError::KeyTooLong) } else { Ok(FieldPath(segments)) }
     }
 
-    /// Reads a path. Keys after a dot end at the next `.` or `[`; keys in `["..."]` may hold anything but `"`.
-    ///
-    /// # Errors
-    /// When the text is not of the grammar, or over the bounds of [`FieldPath::new`].
-    pub fn parse(text: &str) -> Result<FieldPath, PathError> {
-        let mut segments = Vec::new();
-        let mut rest = text;
-        while !rest.is_empty() {
-            let at = text.len() - rest.len();
-            let (segment, after) = step(rest).ok_or(PathError::Syntax(at))?;
-            segments.push(segment);
-            rest = after;
-        }
-        FieldPath::new(segments)
-    }
-
     /// The steps, from the object's root.
     pub fn segments(&self) -> &[Segment] {
         &self.0
-    }
-}
-
-fn step(text: &str) -> Option<(Segment, &str)> {
-    if let Some(after) = text.strip_prefix("[*]") {
-        return Some((Segment::Items, after));
-    }
-    if let Some(quoted) = text.strip_prefix("[\"") {
-        let (key, after) = quoted.split_once("\"]")?;
-        let plain = !key.is_empty() && !key.contains('"');
-        return plain.then(|| (Segment::Field(key.to_owned()), after));
-    }
-    let body = text.strip_prefix('.')?;
-    let end = body.find(['.', '[']).unwrap_or(body.len());
-    let (key, after) = body.split_at(end);
-    match key {
-        "" => None,
-        "*" => Some((Segment::AnyKey, after)),
-        key if key.contains(['*', '"', ']']) => None,
-        key => Some((Segment::Field(key.to_owned()), after)),
     }
 }
 
@@ -101,42 +62,12 @@ fn step(text: &str) -> Option<(Segment, &str)> {
 mod tests {
     use super::*;
 
-    fn field(key: &str) -> Segment {
-        Segment::Field(key.to_owned())
-    }
-
     #[test]
-    fn reads_what_policies_write() {
-        let table = [
-            (".data.*", vec![field("data"), Segment::AnyKey]),
-            (
-                ".spec.containers[*].env[*].value",
-                vec![
-                    field("spec"),
-                    field("containers"),
-                    Segment::Items,
-                    field("env"),
-                    Segment::Items,
-                    field("value"),
-                ],
-            ),
-            (
-                ".metadata.annotations[\"a.b/c\"]",
-                vec![field("metadata"), field("annotations"), field("a.b/c")],
-            ),
-            (".a[*][*]", vec![field("a"), Segment::Items, Segment::Items]),
-        ];
-        for (text, want) in table {
-            assert_eq!(FieldPath::parse(text).unwrap().segments(), want, "{text}");
-        }
-    }
-
-    #[test]
-    fn refuses_the_rest() {
-        for text in ["", "a", "..a", ".a.", ".a[", ".a[0]", ".a[*", ".a*", ".a[\"\"]", ".a[\"b]", ".a b]"] {
-            assert!(FieldPath::parse(text).is_err(), "{text}");
-        }
-        assert_eq!(FieldPath::parse(&".a".repeat(65)), Err(PathError::TooLong));
-        assert_eq!(FieldPath::parse(&format!(".{}", "a".repeat(513))), Err(PathError::KeyTooLong));
+    fn paths_are_bounded() {
+        let field = |key: &str| Segment::Field(key.to_owned());
+        assert!(FieldPath::new(vec![field("data"), Segment::AnyKey]).is_ok());
+        assert_eq!(FieldPath::new(Vec::new()), Err(PathError::Empty));
+        assert_eq!(FieldPath::new(vec![Segment::Items; 65]), Err(PathError::TooLong));
+        assert_eq!(FieldPath::new(vec![field(&"a".repeat(513))]), Err(PathError::KeyTooLong));
     }
 }

@@ -43,6 +43,9 @@ pub enum Cells {
 pub struct Expectation {
     /// Kind of the requested resource.
     pub kind: GroupKind,
+    /// Other kinds that the answer may be. A kind that is neither expected, nor named by a rule, nor `Status` is an
+    /// error: nobody has said what to mask in it (B09).
+    pub also: Vec<GroupKind>,
     /// Shape of the answer.
     pub form: Form,
     /// What happens to table cells.

@@ -527,7 +527,7 @@ impl Masker {
         }
         let kind = self.kind(self.root_kind()?).clone();
         let json = unescape(raw)?;
-        let expectation = Expectation { kind, form: Form::Object, cells: Cells::Keep };
+        let expectation = Expectation { kind, also: Vec::new(), form: Form::Object, cells: Cells::Keep };
         let mut inner = Masker::new(self.plans.clone(), expectation).ok()?;
         inner.nested = true;
         let mut masked = Vec::with_capacity(json.len());

@@ -12,12 +12,23 @@ use std::sync::Arc;
 
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
+/// Reads `.a.b[*].*`.
+pub fn path_of(text: &str) -> FieldPath {
+    let dotted = text.replace("[*]", ".[*]");
+    let segment = |key: &str| match key {
+        "*" => Segment::AnyKey,
+        "[*]" => Segment::Items,
+        key => Segment::Field(key.to_owned()),
+    };
+    FieldPath::new(dotted.split('.').skip(1).map(segment).collect()).unwrap()
+}
+
 pub fn rule(name: &str, group: &str, kind: &str, path: &str) -> FieldRule {
     FieldRule {
         name: name.into(),
         group: if group == "*" { Which::Any } else { Which::is(group) },
         kind: if kind == "*" { Which::Any } else { Which::is(kind) },
-        path: FieldPath::parse(path).unwrap(),
+        path: path_of(path),
         encoding: Encoding::Text,
     }
 }
@@ -37,7 +48,7 @@ pub fn plans() -> Arc<Plans> {
 }
 
 pub fn expect(group: &str, kind: &str, form: Form) -> Expectation {
-    Expectation { kind: GroupKind::new(group, kind), form, cells: Cells::Keep }
+    Expectation { kind: GroupKind::new(group, kind), also: Vec::new(), form, cells: Cells::Keep }
 }
 
 /// Masks in one go.
