@@ -13,6 +13,7 @@ use thiserror::Error;
 use crate::authenticate::Caller;
 use crate::hold::Grants;
 use crate::live::{Live, NotLive, Standing};
+use crate::refuse::{Reason, Refusal};
 
 /// Why nothing could be decided.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -23,6 +24,13 @@ pub enum DecideError {
     /// The identity was deleted, or is another object by now.
     #[error("the agent identity {0} is gone")]
     Gone(String),
+}
+
+impl DecideError {
+    /// What the client reads.
+    pub fn refusal(&self) -> Refusal {
+        Refusal::new(Reason::ServiceUnavailable, format!("sallyport/ServiceUnavailable: {self}."))
+    }
 }
 
 /// Decides from what is in force at the moment of asking. Cloning shares everything.

@@ -21,7 +21,7 @@ use policy::action::Action;
 use policy::approve::{ReviewFacts, Standing, approve, release};
 use policy::decision::Decision;
 use policy::explain::{
-    GrantWords, Refusal, approval_denied, approval_expired, approval_pending, approval_void, refuse,
+    GrantWords, Refusal, approval_denied, approval_expired, approval_pending, approval_void,
     too_many_pending,
 };
 use policy::grant::{self, Join, join};
@@ -34,6 +34,7 @@ use crate::authenticate::Caller;
 use crate::decide::{DecideError, Decider};
 use crate::forward::impersonation;
 use crate::live::Live;
+use crate::refuse::{self, Reason};
 use crate::request_id::RequestId;
 use crate::upstream::Upstream;
 
@@ -95,6 +96,22 @@ pub enum HoldError {
     /// Grants cannot be read or written.
     #[error("the grants cannot be reached: {0}")]
     Unavailable(String),
+}
+
+impl HoldError {
+    /// What the client reads about the act that was held.
+    pub fn refusal(&self, action: &Action) -> refuse::Refusal {
+        let said = match self {
+            HoldError::Refused(refusal) => return (**refusal).clone().into(),
+            HoldError::Decide(error) => error.refusal(),
+            HoldError::Unavailable(_) => refuse::Refusal::new(
+                Reason::ServiceUnavailable,
+                "sallyport/ServiceUnavailable: approvals cannot be read or written at the moment. Nothing was done.",
+            ),
+            HoldError::Bind(error) => error.refusal(action),
+        };
+        said.about(action)
+    }
 }
 
 impl From<kube::Error> for HoldError {
@@ -290,7 +307,7 @@ impl Hold {
                 tracing::info!(id = %held.id, grant = name, %error, "a used grant releases nothing");
                 let words = GrantWords { namespace: &held.caller.key.namespace, name: &name };
                 let why = "It was decided anew while it was being used; it stays used up.";
-                Err(refuse(&decision).unwrap_or_else(|| approval_void(&decision, words, why)).into())
+                Err(policy::explain::refuse(&decision).unwrap_or_else(|| approval_void(&decision, words, why)).into())
             }
         }
     }
@@ -323,7 +340,7 @@ struct Asking {
 
 /// The policies in force do not ask any more: they allow, or they refuse.
 fn unasked(mut decision: Decision, held: Held<'_>, bound: &Bound) -> Result<Released, HoldError> {
-    if let Some(refusal) = refuse(&decision) {
+    if let Some(refusal) = policy::explain::refuse(&decision) {
         return Err(refusal.into());
     }
     let Some(permit) = decision.take_permit() else {
@@ -345,10 +362,10 @@ fn with_preconditions(request: &Request, bound: &Bound) -> Result<Request, BindE
 }
 
 fn review_deadline(standing: Option<&Standing>) -> Timestamp {
-    match standing {
-        Some(Standing::Waiting { until, .. } | Standing::Scheduled { until, .. }) => *until,
-        _ => Timestamp::now(),
+    if let Some(Standing::Waiting { until, .. } | Standing::Scheduled { until, .. }) = standing {
+        return *until;
     }
+    Timestamp::now()
 }
 
 fn is_used(standing: Option<&Standing>) -> bool {
@@ -365,11 +382,12 @@ fn denied(decision: &Decision, words: GrantWords<'_>, standing: Option<&Standing
 }
 
 fn ended(decision: &Decision, words: GrantWords<'_>, standing: Option<&Standing>) -> HoldError {
-    match standing {
-        Some(Standing::Expired { of, at }) => approval_expired(decision, words, *of, *at).into(),
-        Some(Standing::Revoked { .. }) => approval_void(decision, words, "It was revoked.").into(),
-        _ => approval_void(decision, words, "It was decided otherwise.").into(),
+    if let Some(Standing::Expired { of, at }) = standing {
+        return approval_expired(decision, words, *of, *at).into();
     }
+    let revoked = matches!(standing, Some(Standing::Revoked { .. }));
+    let why = if revoked { "It was revoked." } else { "It was decided otherwise." };
+    approval_void(decision, words, why).into()
 }
 
 fn grant_of(held: Held<'_>, bound: &Bound, name: &str) -> AccessGrant {

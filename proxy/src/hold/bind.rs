@@ -9,7 +9,7 @@ use policy::action::{Action, Verb};
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::refuse::BodyError;
+use crate::refuse::{BodyError, Reason, Refusal};
 use crate::request_id::RequestId;
 use crate::upstream::{Impersonation, Outgoing, Upstream, UpstreamError};
 
@@ -30,6 +30,37 @@ pub enum BindError {
     /// The API server did not answer, or with something else.
     #[error("the object cannot be read: {0}")]
     Unavailable(String),
+}
+
+impl BindError {
+    /// What the client reads.
+    pub fn refusal(&self, action: &Action) -> Refusal {
+        match self {
+            BindError::NoObject => policy::explain::not_supported(
+                action,
+                "approval of a request that names no single object",
+                "name one object per command, so that a human can see what exactly will run",
+            )
+            .into(),
+            BindError::NotFound => {
+                let (what, name) = match action {
+                    Action::Resource(action) => (action.group_resource(), action.name.clone().unwrap_or_default()),
+                    Action::NonResource { path, .. } => (path.clone(), String::new()),
+                };
+                Refusal::new(Reason::NotFound, format!("{what} \"{name}\" not found"))
+            }
+            BindError::Unreadable => Refusal::new(
+                Reason::Forbidden,
+                "sallyport/Forbidden: an approval binds the object as it is, and RBAC on the target does not let this agent \
+                 get it.",
+            )
+            .next("ask an administrator for a RoleBinding with verb get on it"),
+            BindError::Unavailable(_) => Refusal::new(
+                Reason::BadGateway,
+                "sallyport/BadGateway: the object cannot be read from the API server. Nothing was done.",
+            ),
+        }
+    }
 }
 
 impl From<UpstreamError> for BindError {

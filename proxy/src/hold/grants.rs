@@ -177,8 +177,5 @@ fn is_gone(error: &kube::Error) -> bool {
 }
 
 fn code(error: &kube::Error) -> Option<u16> {
-    match error {
-        kube::Error::Api(status) => Some(status.code),
-        _ => None,
-    }
+    if let kube::Error::Api(status) = error { Some(status.code) } else { None }
 }
