@@ -207,6 +207,17 @@ impl Refusal {
         self
     }
 
+    /// Says in `details` what was asked for.
+    #[must_use]
+    pub fn about(mut self, action: &policy::action::Action) -> Self {
+        if let policy::action::Action::Resource(action) = action {
+            self.group.clone_from(&action.group);
+            self.kind.clone_from(&action.resource);
+            self.name = action.name.clone().unwrap_or_default();
+        }
+        self
+    }
+
     /// Adds what is to be done next: a complete command or `stop`.
     #[must_use]
     pub fn next(self, value: impl Into<String>) -> Self {
@@ -284,6 +295,46 @@ impl From<parsing::Refusal> for Refusal {
         match read.next {
             Some(next) => refusal.next(next),
             None => refusal,
+        }
+    }
+}
+
+impl From<policy::explain::Refusal> for Refusal {
+    fn from(said: policy::explain::Refusal) -> Self {
+        let cause = |c: policy::explain::Cause| Cause {
+            reason: c.reason.to_owned(),
+            field: c.field,
+            message: c.message,
+        };
+        Refusal {
+            reason: said.reason.into(),
+            sentence: said.sentence,
+            lines: said.lines,
+            group: said.group,
+            kind: said.kind,
+            name: said.name,
+            wait_seconds: said.wait_seconds,
+            causes: said.causes.into_iter().map(cause).collect(),
+        }
+    }
+}
+
+impl From<policy::explain::Reason> for Reason {
+    fn from(said: policy::explain::Reason) -> Self {
+        use policy::explain::Reason as Said;
+        match said {
+            Said::PolicyDenied => Reason::PolicyDenied,
+            Said::NotAllowed => Reason::NotAllowed,
+            Said::PolicyBroken => Reason::PolicyBroken,
+            Said::ApprovalPending => Reason::ApprovalPending,
+            Said::ApprovalDenied => Reason::ApprovalDenied,
+            Said::ApprovalExpired => Reason::ApprovalExpired,
+            Said::WindowRequired => Reason::WindowRequired,
+            Said::MaskedValueInWrite => Reason::MaskedValueInWrite,
+            Said::AgentSuspended => Reason::AgentSuspended,
+            Said::TooManyPendingApprovals => Reason::TooManyPendingApprovals,
+            Said::StreamDenied => Reason::StreamDenied,
+            Said::NotSupportedYet => Reason::NotSupportedYet,
         }
     }
 }
