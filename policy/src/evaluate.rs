@@ -57,6 +57,10 @@ pub fn evaluate(agent: &Arc<Agent>, action: &Arc<Action>, facts: &Facts<'_>) -> 
         }
     };
     let would_have = gathered.would_have(agent, action, facts, &verdict);
+    if matches!(verdict, Verdict::Denied | Verdict::NotAllowed) {
+        gathered.excluded.clear();
+        gathered.narrowed_by.clear();
+    }
     let obligations = Obligations {
         masks: masks(agent, action),
         level: agent.level(),
