@@ -2,10 +2,13 @@
 
 mod admission;
 mod caller;
+mod estate;
 mod ground;
+mod hold;
 mod manifests;
 mod relay;
 mod spine;
+mod window;
 
 use std::sync::OnceLock;
 
