@@ -1,0 +1,157 @@
+//! Which fields of which kinds an answer is masked by: the policy's rules, compiled once and kept.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use masking::{
+    Cells, Encoding, Expectation, FieldPath, FieldRule, Form, GroupKind, PathError, Plans, Segment, Which,
+};
+use parsing::discovery::{Discovery, Kind};
+use parsing::request::Request;
+use policy::action::{Action, ResourceAction, Verb};
+use policy::mask::{MaskRule, Step};
+
+use super::{NotMasked, Prepared, Reading, accept};
+
+/// Sets of rules that are kept compiled; an identity has few, a bundle replaces them all.
+const KEPT: usize = 512;
+
+/// Compiled plans by the rules they are made of. Cloning shares them.
+#[derive(Clone, Debug, Default)]
+pub struct Masks {
+    kept: Arc<Mutex<HashMap<Vec<Arc<MaskRule>>, Arc<Plans>>>>,
+}
+
+impl Masks {
+    /// Readies a request for its answer, before it is forwarded.
+    ///
+    /// # Errors
+    /// If the answer could not be masked; then nothing must be sent.
+    pub fn prepare(
+        &self,
+        request: &Request,
+        discovery: &Discovery,
+        masks: &[Arc<MaskRule>],
+    ) -> Result<Prepared, NotMasked> {
+        let client = request.headers.accept.as_deref();
+        let Action::Resource(action) = &request.action else {
+            return Ok(Prepared {
+                accept: accept::as_it_is(client),
+                reading: Reading::Open,
+                is_watch: false,
+                is_write: false,
+            });
+        };
+        let is_log = action.subresource.as_deref() == Some("log");
+        let reading = if is_log {
+            Reading::Log
+        } else {
+            Reading::Objects {
+                plans: self.plans(masks)?,
+                expectation: expectation(action, discovery, masks)?,
+            }
+        };
+        Ok(Prepared {
+            accept: if is_log { accept::for_logs() } else { accept::for_objects(client) },
+            reading,
+            is_watch: action.verb == Verb::Watch,
+            is_write: !action.verb.is_read(),
+        })
+    }
+
+    fn plans(&self, masks: &[Arc<MaskRule>]) -> Result<Arc<Plans>, NotMasked> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(plans) = kept.get(masks) {
+            return Ok(Arc::clone(plans));
+        }
+        let plans = Arc::new(Plans::compile(field_rules(masks)?)?);
+        if kept.len() >= KEPT {
+            kept.clear();
+        }
+        kept.insert(masks.to_vec(), Arc::clone(&plans));
+        Ok(plans)
+    }
+}
+
+/// The policy chose the rules by the request, so they hold for every kind that its answer may be (B41).
+fn field_rules(masks: &[Arc<MaskRule>]) -> Result<Vec<FieldRule>, PathError> {
+    let paths = masks.iter().flat_map(|mask| mask.paths.iter().map(move |path| (mask, path.steps())));
+    paths
+        .map(|(mask, steps)| {
+            Ok(FieldRule {
+                name: Arc::clone(&mask.name),
+                group: Which::Any,
+                kind: Which::Any,
+                path: FieldPath::new(steps.iter().map(segment).collect())?,
+                encoding: Encoding::Text,
+            })
+        })
+        .collect()
+}
+
+fn segment(step: &Step) -> Segment {
+    match step {
+        Step::Key(key) => Segment::Field(key.to_string()),
+        Step::AnyKey => Segment::AnyKey,
+        Step::AnyItem => Segment::Items,
+    }
+}
+
+fn expectation(
+    action: &ResourceAction,
+    discovery: &Discovery,
+    masks: &[Arc<MaskRule>],
+) -> Result<Expectation, NotMasked> {
+    let resource =
+        discovery.resource(&action.group, &action.version, &action.resource).ok_or(NotMasked::UnknownKind)?;
+    let subresource = action.subresource.as_ref().and_then(|name| resource.subresources.get(name));
+    Ok(Expectation {
+        kind: group_kind(&resource.kind),
+        also: subresource.map(|sub| group_kind(&sub.kind)).into_iter().collect(),
+        form: match action.verb {
+            Verb::Watch => Form::Watch,
+            Verb::List | Verb::DeleteCollection => Form::List,
+            Verb::Get | Verb::Create | Verb::Update | Verb::Patch | Verb::Delete => Form::Object,
+        },
+        cells: cells(&action.group, masks),
+    })
+}
+
+fn group_kind(kind: &Kind) -> GroupKind {
+    GroupKind::new(&kind.group, &kind.kind)
+}
+
+/// The groups whose Tables the API server itself prints.
+const BUILT_IN: [&str; 21] = [
+    "",
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "apiregistration.k8s.io",
+    "apps",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "autoscaling",
+    "batch",
+    "certificates.k8s.io",
+    "coordination.k8s.io",
+    "discovery.k8s.io",
+    "events.k8s.io",
+    "flowcontrol.apiserver.k8s.io",
+    "networking.k8s.io",
+    "node.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "resource.k8s.io",
+    "scheduling.k8s.io",
+    "storage.k8s.io",
+];
+
+/// Fields that no column of a built-in kind shows.
+const NOT_PRINTED: [&str; 7] = ["annotations", "args", "binaryData", "command", "data", "env", "stringData"];
+
+/// Cells may stay only where it is known that no column shows a masked field (B10).
+fn cells(group: &str, masks: &[Arc<MaskRule>]) -> Cells {
+    let printed = |step: &Step| matches!(step, Step::Key(key) if NOT_PRINTED.contains(&&**key));
+    let unseen = masks.iter().flat_map(|mask| &mask.paths).all(|path| path.steps().iter().any(printed));
+    if BUILT_IN.contains(&group) && unseen { Cells::Keep } else { Cells::MaskAfterFirst }
+}
