@@ -1,0 +1,491 @@
+//! Whatever happened is written down: before it is forwarded, when it is refused, when it has ended.
+//!
+//! *Expected flow*: [`Recorder::session`] once for each request, then [`Session::intent`] before anything goes
+//! upstream and [`Pending::finish`] after, or [`Session::refuse`].
+//!
+//! *Guarantees*: an intent is durable when `intent` returns: on the disk for reads, in the store for what may change
+//! something. Every request has one outcome, whatever happens to it; where the process dies first, its absence reads
+//! as unknown. A recorder that cannot write says so; it never goes silent.
+//!
+//! *Assumptions*: the spool's folder belongs to this process alone (a lock says when it does not).
+mod card;
+mod chain;
+mod keep;
+mod recover;
+mod session;
+mod spool;
+mod tally;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use jiff::Timestamp;
+use object_store::ObjectStore;
+use recording::event::{EndReason, Event, SessionStart};
+use recording::journal::JournalError;
+use recording::segment::ChainId;
+use recording::store::{ReadError, read_session};
+use recording::verify::ChainReport;
+use tokio::sync::{Mutex as AsyncMutex, Semaphore};
+use tokio_util::task::TaskTracker;
+
+pub use card::{ApiCards, CardError, Cards, Facts};
+pub use session::{Durability, Ended, Pending, Session};
+
+use card::Entry;
+use chain::{Chain, Parts, Way};
+use keep::Keeper;
+use recover::Left;
+use spool::{Committer, Room, Spool, SpoolError};
+use tally::Tally;
+
+use crate::telemetry::Telemetry;
+
+/// Reason word of the refusal that an [`Unavailable`] becomes.
+pub const UNAVAILABLE_REASON: &str = "RecordingUnavailable";
+/// Others' `lastActivityTime` may be this old: the status is written once a minute.
+const STATUS_LAG: Duration = Duration::from_secs(90);
+const UPLOADS_AT_ONCE: usize = 16;
+const CARD_PATIENCE: Duration = Duration::from_secs(5);
+const RECOVERY_RETRY: Duration = Duration::from_secs(5);
+
+/// What a recorder is told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Name of this replica; a suffix makes it unique for each life.
+    pub replica: String,
+    /// Folder of this replica alone.
+    pub spool: PathBuf,
+    /// The store's address, for people: `file:///var/lib/sallyport`.
+    pub store_uri: String,
+    /// Most bytes in the spool; an eighth more is kept for refusals and outcomes. Default 64 MiB.
+    pub spool_limit: u64,
+    /// Length at which a segment is sealed. Default 256 KiB.
+    pub segment_bytes: usize,
+    /// Age at which a segment is sealed. Default 1 s.
+    pub segment_age: Duration,
+    /// Frames that nobody waits for are made durable after this. Default 10 ms.
+    pub commit_every: Duration,
+    /// The longest that a write waits for the store. Default 5 s.
+    pub store_patience: Duration,
+    /// Between a session's first request and its first status. Default 1 s.
+    pub first_status: Duration,
+    /// Between two statuses. Default 60 s.
+    pub status_every: Duration,
+}
+
+impl Settings {
+    /// The defaults.
+    pub fn new(
+        replica: impl Into<String>,
+        spool: impl Into<PathBuf>,
+        store_uri: impl Into<String>,
+    ) -> Settings {
+        Settings {
+            replica: replica.into(),
+            spool: spool.into(),
+            store_uri: store_uri.into(),
+            spool_limit: 64 << 20,
+            segment_bytes: 256 << 10,
+            segment_age: Duration::from_secs(1),
+            commit_every: Duration::from_millis(10),
+            store_patience: Duration::from_secs(5),
+            first_status: Duration::from_secs(1),
+            status_every: Duration::from_secs(60),
+        }
+    }
+}
+
+/// The recorder cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The spool's folder cannot be used.
+    #[error("the spool cannot be used: {0}")]
+    Spool(#[from] io::Error),
+    /// Another process uses it.
+    #[error("the spool `{0}` is used by another process")]
+    InUse(PathBuf),
+    /// No randomness for this life's name.
+    #[error("the system has no randomness")]
+    Random,
+}
+
+/// Something cannot be recorded. The agent gets 503 `RecordingUnavailable` with Retry-After 5.
+#[derive(Debug, thiserror::Error)]
+pub enum Unavailable {
+    /// The spool is full.
+    #[error("the spool is full: the store does not take recordings")]
+    Full,
+    /// The disk failed; only a restart helps (F08).
+    #[error("the disk for recordings failed")]
+    Disk,
+    /// The store did not take a write's intent in time.
+    #[error("the store did not take the recording in time")]
+    Store,
+    /// Something else lies in the place of a segment.
+    #[error("the store holds another recording in this one's place")]
+    Conflict,
+    /// The session ended in between.
+    #[error("the session has just ended")]
+    Ended,
+    /// The recorder is closing.
+    #[error("the recorder is closing")]
+    Closing,
+    /// The event is too long.
+    #[error("{0}")]
+    Journal(#[from] JournalError),
+    /// The SessionRecord cannot be made or found.
+    #[error("{0}")]
+    Card(#[from] CardError),
+}
+
+impl From<SpoolError> for Unavailable {
+    fn from(error: SpoolError) -> Unavailable {
+        match error {
+            SpoolError::Full => Unavailable::Full,
+            SpoolError::Failed => Unavailable::Disk,
+        }
+    }
+}
+
+/// The clocks of this life.
+#[derive(Clone, Copy, Debug)]
+struct Clock(Instant);
+
+#[derive(Clone, Copy, Debug)]
+struct Waits {
+    store: Duration,
+}
+
+/// The recorder. Cloning shares it.
+#[derive(Clone)]
+pub struct Recorder {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    settings: Settings,
+    replica: String,
+    clock: Clock,
+    way: Way,
+    cards: Arc<dyn Cards>,
+    spool: Spool,
+    committer: Mutex<Option<Committer>>,
+    _lock: File,
+    chains: AtomicU32,
+    slots: Mutex<HashMap<Key, Slot>>,
+    left: Mutex<HashMap<String, Instant>>,
+    closing: std::sync::atomic::AtomicBool,
+    tasks: TaskTracker,
+}
+
+/// A place for the current chain of one subject of one agent.
+type Slot = Arc<AsyncMutex<Option<Arc<Chain>>>>;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    namespace: String,
+    agent_uid: String,
+    subject: String,
+}
+
+impl Recorder {
+    /// Takes up what an earlier life left in the spool, and begins.
+    ///
+    /// # Errors
+    /// The spool cannot be used, or another process uses it.
+    pub fn open(
+        settings: Settings,
+        store: Arc<dyn ObjectStore>,
+        cards: Arc<dyn Cards>,
+        telemetry: Telemetry,
+    ) -> Result<Recorder, OpenError> {
+        std::fs::create_dir_all(&settings.spool)?;
+        let lock = File::create(settings.spool.join("lock"))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(OpenError::InUse(settings.spool)),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
+        let clock = Clock(Instant::now());
+        let (logs, left) = (settings.spool.join("log"), settings.spool.join("left"));
+        let recovered = recover::recover(&logs, &left, &settings.spool.join("aside"), clock.now())?;
+        let (spool, committer) = Spool::begin(&logs, settings.spool_limit, settings.commit_every)?;
+        let way = Way { store, permits: Arc::new(Semaphore::new(UPLOADS_AT_ONCE)), telemetry };
+        let inner = Inner {
+            replica: format!("{}-{}", settings.replica, random_word()?),
+            clock,
+            way,
+            cards,
+            spool,
+            committer: Mutex::new(Some(committer)),
+            _lock: lock,
+            chains: AtomicU32::new(0),
+            slots: Mutex::default(),
+            left: Mutex::default(),
+            closing: false.into(),
+            tasks: TaskTracker::new(),
+            settings,
+        };
+        let recorder = Recorder { inner: Arc::new(inner) };
+        if recovered > 0 {
+            tracing::warn!(segments = recovered, "an earlier life left recordings: they go to the store now");
+        }
+        recorder.inner.tasks.spawn(Arc::clone(&recorder.inner).bring_left());
+        Ok(recorder)
+    }
+
+    /// The session of a subject: the one that runs, or a new one.
+    ///
+    /// # Errors
+    /// The SessionRecord cannot be made or found, or nothing can be recorded.
+    pub async fn session(&self, facts: &Facts) -> Result<Session, Unavailable> {
+        let inner = &self.inner;
+        let (waits, telemetry) = (Waits { store: inner.settings.store_patience }, &inner.way.telemetry);
+        if inner.spool.has_failed() {
+            return Err(Unavailable::Disk);
+        }
+        let slot = inner.slot(facts);
+        let mut place = slot.lock().await;
+        if inner.closing.load(Ordering::Acquire) {
+            return Err(Unavailable::Closing);
+        }
+        if let Some(session) = place.as_ref().and_then(|chain| Session::enter(chain, waits, telemetry)) {
+            return Ok(session);
+        }
+        let made = tokio::time::timeout(CARD_PATIENCE, inner.begin(facts)).await;
+        let chain = made.map_err(|_| CardError::Api("timed out".to_owned()))?.inspect_err(|error| {
+            telemetry.recording_failure();
+            tracing::warn!(%error, agent = facts.agent, "no session can be recorded");
+        })?;
+        let session = Session::enter(&chain, waits, telemetry).ok_or(Unavailable::Ended)?;
+        *place = Some(chain);
+        Ok(session)
+    }
+
+    /// Ends every session of an agent: its window closed, or it was suspended.
+    pub fn end_sessions(&self, namespace: &str, agent_uid: &str, reason: EndReason) {
+        for (key, slot) in self.inner.slots().iter() {
+            if key.namespace == namespace
+                && key.agent_uid == agent_uid
+                && let Ok(place) = slot.try_lock()
+                && let Some(chain) = place.as_ref()
+            {
+                chain.stop(reason);
+            }
+        }
+    }
+
+    /// Returns when the disk has failed: nothing can be served any more.
+    pub async fn failed(&self) {
+        self.inner.spool.failed().await;
+    }
+
+    /// Whether intents are taken at the moment.
+    pub fn is_healthy(&self) -> bool {
+        self.inner.spool.room(chain::USUAL_FRAME, Room::Ordinary).is_ok()
+    }
+
+    /// Ends every chain in good order; what is not in the store by then stays in the spool for the next life.
+    pub async fn close(&self, patience: Duration) {
+        let inner = &self.inner;
+        inner.closing.store(true, Ordering::Release);
+        let slots: Vec<Slot> = inner.slots().values().cloned().collect();
+        for slot in slots {
+            if let Some(chain) = slot.lock().await.as_ref() {
+                chain.stop(EndReason::ProxyStopped);
+            }
+        }
+        inner.tasks.close();
+        if tokio::time::timeout(patience, inner.tasks.wait()).await.is_err() {
+            tracing::warn!("some recordings stay in the spool for the next start");
+        }
+        let committer = inner.committer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(committer);
+    }
+}
+
+impl Inner {
+    fn slots(&self) -> MutexGuard<'_, HashMap<Key, Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn slot(&self, facts: &Facts) -> Slot {
+        let key = Key {
+            namespace: facts.namespace.clone(),
+            agent_uid: facts.agent_uid.clone(),
+            subject: facts.subject.clone(),
+        };
+        Arc::clone(self.slots().entry(key).or_default())
+    }
+
+    /// Finds or makes the record and begins a chain.
+    async fn begin(self: &Arc<Inner>, facts: &Facts) -> Result<Arc<Chain>, Unavailable> {
+        let now = Timestamp::now();
+        let left = |name: &str| self.has_left(&facts.namespace, name);
+        let record = card::find_or_make(&*self.cards, facts, left, now).await?;
+        let session = record.metadata.name.clone().unwrap_or_default();
+        let age = now.duration_since(record.spec.start_time.0);
+        let age = if age.is_negative() { Duration::ZERO } else { age.unsigned_abs() };
+        let id = ChainId { namespace: facts.namespace.clone(), session, replica: self.replica.clone() };
+        let parts = Parts {
+            number: self.chains.fetch_add(1, Ordering::Relaxed),
+            clock: self.clock,
+            spool: self.spool.clone(),
+            segment_bytes: self.settings.segment_bytes,
+            longest_at: Instant::now() + facts.longest.saturating_sub(age),
+        };
+        let chain = Chain::begin(id, facts.clone(), parts, self.way.clone());
+        chain.write(&Event::SessionStart(Box::new(start_of(facts))), Room::Ordinary, false)?;
+        self.tasks.spawn(Arc::clone(&chain).seal_by_age(self.settings.segment_age));
+        let keeper = Keeper {
+            uri: self.uri(&chain.id),
+            chain: Arc::clone(&chain),
+            cards: Arc::clone(&self.cards),
+            first_status: self.settings.first_status,
+            status_every: self.settings.status_every,
+        };
+        let (inner, kept) = (Arc::clone(self), Arc::clone(&chain));
+        self.tasks.spawn(keeper.run(move || inner.leave(&kept)));
+        Ok(chain)
+    }
+
+    /// Remembers that a session is over for this replica.
+    fn leave(&self, chain: &Chain) {
+        const KEPT: Duration = Duration::from_secs(48 * 3600);
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.retain(|_, since| since.elapsed() < KEPT);
+        left.insert(format!("{}/{}", chain.id.namespace, chain.id.session), Instant::now());
+    }
+
+    fn has_left(&self, namespace: &str, name: &str) -> bool {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&format!("{namespace}/{name}"))
+    }
+
+    fn uri(&self, chain: &ChainId) -> String {
+        format!("{}/{}/{}/", self.settings.store_uri.trim_end_matches('/'), chain.namespace, chain.session)
+    }
+
+    /// Brings what an earlier life left to the store, chain by chain, and tells the records.
+    async fn bring_left(self: Arc<Inner>) {
+        let (left, aside) = (self.settings.spool.join("left"), self.settings.spool.join("aside"));
+        let found = match recover::read_left(&left, &aside) {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::error!(%error, "what an earlier life left cannot be read");
+                return;
+            }
+        };
+        let mut chains: HashMap<ChainId, Vec<Left>> = HashMap::new();
+        for segment in found {
+            chains.entry(segment.chain.clone()).or_default().push(segment);
+        }
+        // Each on its own: one that cannot go on must not hold up the others.
+        for (chain, segments) in chains {
+            self.tasks.spawn(Arc::clone(&self).bring_chain(chain, segments));
+        }
+    }
+
+    async fn bring_chain(self: Arc<Inner>, chain: ChainId, segments: Vec<Left>) {
+        let aside = self.settings.spool.join("aside");
+        let mut kept = Vec::new();
+        for Left { path, number, bytes, .. } in segments {
+            let segment = recording::journal::Segment {
+                number,
+                bytes,
+                root: recording::hash::Hash::ZERO,
+                is_final: false,
+            };
+            match self.way.bring(&chain, &segment).await {
+                Ok(()) => kept.push(path),
+                Err(error) => {
+                    tracing::error!(%error, session = chain.session, "a segment of an earlier life has no place");
+                    if let Err(error) = recover::set_aside(&path, &aside) {
+                        tracing::error!(%error, "it cannot be set aside");
+                    }
+                }
+            }
+        }
+        while let Err(error) = self.tell_lost(&chain).await {
+            tracing::warn!(%error, session = chain.session, "the record of an earlier life cannot be written");
+            tokio::time::sleep(RECOVERY_RETRY).await;
+        }
+        for path in kept {
+            if let Err(error) = std::fs::remove_file(&path) {
+                tracing::warn!(%error, "a file of the spool cannot be removed");
+            }
+        }
+    }
+
+    /// Writes the last entry of a chain that another life closed.
+    async fn tell_lost(&self, chain: &ChainId) -> Result<(), TellError> {
+        let mut tally = Tally::default();
+        let mut add = |replica: &str, at, event: Event| {
+            if replica == chain.replica {
+                tally.add(&event, at);
+            }
+        };
+        let report = read_session(&*self.way.store, &chain.namespace, &chain.session, &mut add).await?;
+        let Some(found) = report.chains.iter().find(|found| found.replica == chain.replica) else {
+            return Ok(());
+        };
+        let entry = lost_entry(found, tally, self.uri(chain));
+        let now = Timestamp::now();
+        let change =
+            |_: &_, status: &mut _| keep::write_entry(status, &entry, Some(EndReason::ProxyLost), now);
+        card::update(&*self.cards, &chain.namespace, &chain.session, change).await?;
+        Ok(())
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum TellError {
+    #[error("{0}")]
+    Card(#[from] CardError),
+    #[error("{0}")]
+    Store(#[from] ReadError),
+}
+
+fn lost_entry(found: &ChainReport, tally: Tally, uri: String) -> Entry {
+    Entry {
+        replica: found.replica.clone(),
+        tally,
+        uri,
+        segments: u32::try_from(found.roots.len()).unwrap_or(u32::MAX),
+        root: found.root(),
+        bytes: found.bytes,
+        closed: found.closed,
+    }
+}
+
+fn start_of(facts: &Facts) -> SessionStart {
+    SessionStart {
+        agent: facts.agent.clone(),
+        agent_uid: facts.agent_uid.clone(),
+        subject: facts.subject.clone(),
+        subject_type: card::word(&facts.subject_type),
+        subject_id: facts.subject_id.clone(),
+        client_address: facts.client_address.clone(),
+        user_agent: facts.user_agent.clone(),
+        username: facts.username.clone(),
+        target_type: card::word(&facts.target_type),
+        target_server: facts.target_server.clone(),
+        level: card::word(&facts.level),
+    }
+}
+
+/// Five characters that make the replica's name unique for this life.
+fn random_word() -> Result<String, OpenError> {
+    const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    let mut bytes = [0; 5];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| OpenError::Random)?;
+    Ok(bytes.iter().map(|byte| char::from(LETTERS[usize::from(byte & 31)])).collect())
+}

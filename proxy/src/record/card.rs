@@ -1,0 +1,437 @@
+//! The SessionRecord of a session: found or made under a name that every replica computes, its status shared by
+//! compare-and-swap.
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use crds::access_policy::RecordingLevel;
+use crds::agent_identity::{SubjectType, TargetType};
+use crds::condition::{Condition, ConditionStatus};
+use crds::names;
+use crds::session_record::{
+    RecordingLocation, ReplicaRecord, RequestCounts, SessionAgentRef, SessionClient, SessionRecord,
+    SessionRecordSpec, SessionRecordStatus, SessionSubject, SessionTarget,
+};
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::api::PostParams;
+use kube::{Api, Client};
+use recording::event::EndReason;
+use recording::hash::Hash;
+use recording::verify::session_root;
+
+use super::tally::{MOST, Tally, put_grant, shown};
+
+/// Most replicas, past and present, that one record can name.
+const MOST_REPLICAS: usize = 64;
+const MOST_TRIES: usize = 16;
+
+/// What is known of a session before its record exists.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Namespace of the AgentIdentity and of the record.
+    pub namespace: String,
+    /// Name of the AgentIdentity.
+    pub agent: String,
+    /// Its uid.
+    pub agent_uid: String,
+    /// Name of the subject inside it.
+    pub subject: String,
+    /// Its type.
+    pub subject_type: SubjectType,
+    /// Who the credential says it is.
+    pub subject_id: String,
+    /// Address of the client.
+    pub client_address: String,
+    /// What the client calls itself.
+    pub user_agent: String,
+    /// The target's type.
+    pub target_type: TargetType,
+    /// The target's address.
+    pub target_server: String,
+    /// The user name that the target sees.
+    pub username: String,
+    /// Recording level.
+    pub level: RecordingLevel,
+    /// Silence that ends the session.
+    pub idle: std::time::Duration,
+    /// The longest a session may be.
+    pub longest: std::time::Duration,
+}
+
+/// The records could not be reached, or the answer makes no sense.
+#[derive(Debug, thiserror::Error)]
+pub enum CardError {
+    /// The API server failed.
+    #[error("the session record cannot be reached: {0}")]
+    Api(String),
+    /// Others kept changing it.
+    #[error("the session record changes too fast")]
+    Contended,
+    /// No name is free.
+    #[error("no name is free for a session record")]
+    NoName,
+}
+
+/// Where SessionRecords are kept.
+pub trait Cards: Send + Sync + 'static {
+    /// Creates a record; `None` if the name is taken.
+    fn create<'a>(
+        &'a self,
+        record: &'a SessionRecord,
+    ) -> BoxFuture<'a, Result<Option<SessionRecord>, CardError>>;
+    /// Reads a record; `None` if there is none.
+    fn get<'a>(
+        &'a self,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Option<SessionRecord>, CardError>>;
+    /// Replaces the status if the record is still the one that was read; `false` if it is not.
+    fn replace_status<'a>(&'a self, record: &'a SessionRecord) -> BoxFuture<'a, Result<bool, CardError>>;
+}
+
+/// SessionRecords in the API server, by the proxy's own ServiceAccount.
+pub struct ApiCards(Client);
+
+impl ApiCards {
+    /// With this client.
+    pub fn new(client: Client) -> Arc<ApiCards> {
+        Arc::new(ApiCards(client))
+    }
+
+    fn api(&self, namespace: &str) -> Api<SessionRecord> {
+        Api::namespaced(self.0.clone(), namespace)
+    }
+}
+
+impl Cards for ApiCards {
+    fn create<'a>(
+        &'a self,
+        record: &'a SessionRecord,
+    ) -> BoxFuture<'a, Result<Option<SessionRecord>, CardError>> {
+        let api = self.api(record.metadata.namespace.as_deref().unwrap_or_default());
+        Box::pin(async move {
+            match api.create(&PostParams::default(), record).await {
+                Ok(made) => Ok(Some(made)),
+                Err(kube::Error::Api(status)) if status.code == 409 => Ok(None),
+                Err(error) => Err(CardError::Api(error.to_string())),
+            }
+        })
+    }
+
+    fn get<'a>(
+        &'a self,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Option<SessionRecord>, CardError>> {
+        Box::pin(async move {
+            let found = self.api(namespace).get_opt(name).await;
+            found.map_err(|error| CardError::Api(error.to_string()))
+        })
+    }
+
+    fn replace_status<'a>(&'a self, record: &'a SessionRecord) -> BoxFuture<'a, Result<bool, CardError>> {
+        let api = self.api(record.metadata.namespace.as_deref().unwrap_or_default());
+        let name = record.metadata.name.clone().unwrap_or_default();
+        Box::pin(async move {
+            match api.replace_status(&name, &PostParams::default(), record).await {
+                Ok(_) => Ok(true),
+                Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
+                Err(error) => Err(CardError::Api(error.to_string())),
+            }
+        })
+    }
+}
+
+/// Makes a record, or joins the one of another replica that has not ended. `taken` are names that this replica has
+/// left already.
+///
+/// # Errors
+/// The API server cannot be reached.
+pub async fn find_or_make(
+    cards: &dyn Cards,
+    facts: &Facts,
+    taken: impl Fn(&str) -> bool,
+    now: Timestamp,
+) -> Result<SessionRecord, CardError> {
+    let day = now.to_zoned(TimeZone::UTC).strftime("%Y%m%d").to_string();
+    for n in 0..10_000u32 {
+        let name = session_name(facts, &day, n);
+        if taken(&name) {
+            continue;
+        }
+        if let Some(made) = cards.create(&new_record(facts, &name, now)).await? {
+            return Ok(made);
+        }
+        match cards.get(&facts.namespace, &name).await? {
+            Some(found) => match standing(&found, facts, now) {
+                Standing::Open => return Ok(found),
+                Standing::Silent => {
+                    let lost = |_: &SessionRecordSpec, status: &mut SessionRecordStatus| {
+                        end(status, EndReason::ProxyLost, now);
+                        set_conditions(status, now);
+                    };
+                    update(cards, &facts.namespace, &name, lost).await?;
+                }
+                Standing::Other => {}
+            },
+            None => {}
+        }
+    }
+    Err(CardError::NoName)
+}
+
+/// Changes a record's status until nobody else did in between. `None` if the record is gone.
+///
+/// # Errors
+/// The API server cannot be reached, or others change the record all the time.
+pub async fn update(
+    cards: &dyn Cards,
+    namespace: &str,
+    name: &str,
+    mut change: impl FnMut(&SessionRecordSpec, &mut SessionRecordStatus),
+) -> Result<Option<SessionRecord>, CardError> {
+    for _ in 0..MOST_TRIES {
+        let Some(mut record) = cards.get(namespace, name).await? else { return Ok(None) };
+        let mut status = record.status.take().unwrap_or_default();
+        let before = status.clone();
+        change(&record.spec, &mut status);
+        let same = status == before;
+        status.observed_generation = record.metadata.generation;
+        record.status = Some(status);
+        if same || cards.replace_status(&record).await? {
+            return Ok(Some(record));
+        }
+    }
+    Err(CardError::Contended)
+}
+
+/// Where one replica's chain stands, for its entry in the status.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The chain's replica.
+    pub replica: String,
+    /// Its sums.
+    pub tally: Tally,
+    /// Folder of the session in the store.
+    pub uri: String,
+    /// Segments in the store, without a gap.
+    pub segments: u32,
+    /// Root of the last of them.
+    pub root: Option<Hash>,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The final seal is in the store.
+    pub closed: bool,
+}
+
+/// Writes one replica's entry and renews the sums.
+pub fn enter(status: &mut SessionRecordStatus, entry: &Entry) {
+    let size = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+    let own = ReplicaRecord {
+        name: entry.replica.clone(),
+        requests: entry.tally.requests,
+        streams: 0,
+        masked_values: entry.tally.masked,
+        last_activity_time: (entry.tally.last_us > 0).then(|| super::tally::time(entry.tally.last_us)),
+        recording: Some(RecordingLocation {
+            uri: Some(format!("{}{}/", entry.uri, entry.replica)),
+            size_bytes: size(entry.bytes),
+            segments: i64::from(entry.segments),
+            root_hash: entry.root.map(|root| root.to_string()),
+        }),
+        closed: entry.closed,
+    };
+    match status.replicas.iter_mut().find(|replica| replica.name == entry.replica) {
+        Some(found) => *found = own,
+        None => status.replicas.push(own),
+    }
+    for highlight in &entry.tally.highlights {
+        let known = status.highlights.iter().any(|known| known.id == highlight.id);
+        if !known && status.highlights.len() < MOST {
+            status.highlights.push(highlight.clone());
+        } else if !known {
+            status.truncated = true;
+        }
+    }
+    for grant in &entry.tally.grants {
+        status.truncated |= !put_grant(&mut status.grants, grant.clone());
+    }
+    status.truncated |= entry.tally.truncated;
+    sum_up(status, &entry.uri);
+}
+
+fn sum_up(status: &mut SessionRecordStatus, uri: &str) {
+    let mut requests = RequestCounts::default();
+    let (mut masked, mut segments, mut bytes) = (0, 0, 0);
+    for replica in &status.replicas {
+        requests.total += replica.requests.total;
+        requests.allowed += replica.requests.allowed;
+        requests.denied += replica.requests.denied;
+        requests.approved += replica.requests.approved;
+        requests.pending += replica.requests.pending;
+        requests.dry_run += replica.requests.dry_run;
+        masked += replica.masked_values;
+        segments += replica.recording.as_ref().map_or(0, |recording| recording.segments);
+        bytes += replica.recording.as_ref().map_or(0, |recording| recording.size_bytes);
+    }
+    status.requests = Some(requests);
+    status.masked_values = Some(masked);
+    status.streams = Some(status.replicas.iter().map(|replica| replica.streams).sum());
+    status.last_activity_time = status
+        .replicas
+        .iter()
+        .filter_map(|replica| replica.last_activity_time.clone())
+        .max_by_key(|time| time.0);
+    status.recording = Some(RecordingLocation {
+        uri: Some(uri.to_owned()),
+        size_bytes: bytes,
+        segments,
+        root_hash: whole_root(status).map(|root| root.to_string()),
+    });
+}
+
+/// The root over all chains that have a segment.
+fn whole_root(status: &SessionRecordStatus) -> Option<Hash> {
+    session_root(status.replicas.iter().filter_map(|replica| {
+        let root = replica.recording.as_ref()?.root_hash.as_deref()?.parse().ok()?;
+        Some((replica.name.as_str(), root))
+    }))
+}
+
+/// Sets `Active` to False, unless it is; the first reason stays.
+pub fn end(status: &mut SessionRecordStatus, reason: EndReason, now: Timestamp) {
+    if !is_ended(status) {
+        status.end_time = Some(seconds(now));
+        set_condition(status, "Active", ConditionStatus::False, reason.as_str(), "", now);
+    }
+}
+
+/// Sets `Active` to True if the session has not ended, and `Recorded` by what is in the store.
+pub fn set_conditions(status: &mut SessionRecordStatus, now: Timestamp) {
+    if !is_ended(status) {
+        set_condition(status, "Active", ConditionStatus::True, "Active", "", now);
+    }
+    let whole = is_ended(status) && status.replicas.iter().all(|replica| replica.closed);
+    let segments = status.recording.as_ref().map_or(0, |recording| recording.segments);
+    let message = format!("{segments} segments");
+    if whole {
+        set_condition(status, "Recorded", ConditionStatus::True, "Uploaded", &message, now);
+    } else {
+        set_condition(status, "Recorded", ConditionStatus::Unknown, "Uploading", &message, now);
+    }
+}
+
+/// Whether the session has ended.
+pub fn is_ended(status: &SessionRecordStatus) -> bool {
+    let inactive =
+        |condition: &Condition| condition.r#type == "Active" && condition.status == ConditionStatus::False;
+    status.end_time.is_some() || status.conditions.iter().any(inactive)
+}
+
+fn set_condition(
+    status: &mut SessionRecordStatus,
+    kind: &str,
+    value: ConditionStatus,
+    reason: &str,
+    message: &str,
+    now: Timestamp,
+) {
+    let found = status.conditions.iter_mut().find(|condition| condition.r#type == kind);
+    let since = match &found {
+        Some(condition) if condition.status == value => condition.last_transition_time.clone(),
+        Some(_) | None => seconds(now),
+    };
+    let condition = Condition {
+        r#type: kind.to_owned(),
+        status: value,
+        observed_generation: Some(1),
+        last_transition_time: since,
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+    };
+    match found {
+        Some(found) => *found = condition,
+        None => status.conditions.push(condition),
+    }
+}
+
+fn seconds(at: Timestamp) -> Time {
+    super::tally::time(at.as_microsecond())
+}
+
+/// `<agent>-<yyyymmdd>-<4 characters>`: the same for every replica that serves this subject as this agent.
+fn session_name(facts: &Facts, day: &str, n: u32) -> String {
+    const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    let text = format!("{}\0{}\0{day}\0{n}", facts.agent_uid, facts.subject);
+    let hash = digest(&SHA256, text.as_bytes());
+    let bits = hash.as_ref().iter().take(3).fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) >> 4;
+    let word: String = (0..4).rev().map(|i| char::from(BASE32[(bits >> (5 * i) & 31) as usize])).collect();
+    format!("{}-{day}-{word}", facts.agent)
+}
+
+/// What a record that has the name is to a replica that wants to join.
+enum Standing {
+    /// It can be joined.
+    Open,
+    /// It should have ended long ago; nobody was left to say so.
+    Silent,
+    /// It has ended, is full, or is somebody else's.
+    Other,
+}
+
+fn standing(record: &SessionRecord, facts: &Facts, now: Timestamp) -> Standing {
+    let spec = &record.spec;
+    let status = record.status.clone().unwrap_or_default();
+    if spec.agent_ref.uid != facts.agent_uid || spec.subject.name != facts.subject || is_ended(&status) {
+        return Standing::Other;
+    }
+    let since = |time: &Time| now.duration_since(time.0).unsigned_abs();
+    // Others write the time of their last request only once a minute.
+    let silent = since(status.last_activity_time.as_ref().unwrap_or(&spec.start_time));
+    if silent > facts.idle + super::STATUS_LAG || since(&spec.start_time) > facts.longest + super::STATUS_LAG
+    {
+        return Standing::Silent;
+    }
+    let fits = since(&spec.start_time) < facts.longest && status.replicas.len() < MOST_REPLICAS;
+    if fits { Standing::Open } else { Standing::Other }
+}
+
+/// The word that the schema has for a value.
+pub fn word(value: &impl serde::Serialize) -> String {
+    let value = serde_json::to_value(value).unwrap_or_default();
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn new_record(facts: &Facts, name: &str, now: Timestamp) -> SessionRecord {
+    let labels = [
+        (names::LABEL_AGENT, facts.agent.clone()),
+        (names::LABEL_SUBJECT, facts.subject.clone()),
+        (names::LABEL_TARGET_TYPE, word(&facts.target_type)),
+        (names::LABEL_MANAGED_BY, names::MANAGED_BY.to_owned()),
+    ];
+    let spec = SessionRecordSpec {
+        agent_ref: SessionAgentRef { name: facts.agent.clone(), uid: facts.agent_uid.clone() },
+        subject: SessionSubject {
+            name: facts.subject.clone(),
+            r#type: facts.subject_type,
+            id: shown(&facts.subject_id, 1024),
+        },
+        client: Some(SessionClient {
+            address: (!facts.client_address.is_empty()).then(|| shown(&facts.client_address, 64)),
+            user_agent: (!facts.user_agent.is_empty()).then(|| shown(&facts.user_agent, 256)),
+        }),
+        target: SessionTarget { r#type: facts.target_type, server: shown(&facts.target_server, 2048) },
+        username: facts.username.clone(),
+        level: facts.level,
+        start_time: seconds(now),
+    };
+    let metadata = ObjectMeta {
+        name: Some(name.to_owned()),
+        namespace: Some(facts.namespace.clone()),
+        labels: Some(labels.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
+        ..ObjectMeta::default()
+    };
+    SessionRecord { metadata, spec, status: None }
+}

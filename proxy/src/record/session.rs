@@ -1,0 +1,219 @@
+//! The handles that the staircase holds: a session, and a request that has no outcome yet.
+use std::sync::Arc;
+use std::time::Instant;
+
+use recording::event::{Disposition, Event, GrantEvent, Intent, Outcome, Refusal, Review};
+
+use super::chain::Chain;
+use super::spool::Room;
+use super::{Unavailable, Waits};
+use crate::telemetry::Telemetry;
+
+/// How durable an intent must be before anything is forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// On this replica's disk: enough for what only reads.
+    Spool,
+    /// In the store: for everything that may change something (D04).
+    Store,
+}
+
+/// How a request ended, but for its id and its duration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// HTTP status that the agent was given; 0 if none was.
+    pub code: u16,
+    /// Values masked in the answer.
+    pub masked: u64,
+    /// Bytes of the answer.
+    pub bytes: u64,
+    /// How it ended.
+    pub disposition: Disposition,
+    /// Reason word of the Status, if the gate made the answer.
+    pub reason: Option<String>,
+}
+
+impl Ended {
+    /// The gate answered with an error of its own.
+    pub fn refused(code: u16, reason: &str) -> Ended {
+        Ended {
+            code,
+            masked: 0,
+            bytes: 0,
+            disposition: Disposition::Refused,
+            reason: Some(reason.to_owned()),
+        }
+    }
+}
+
+/// A session that a request belongs to. While it is held the session does not fall idle.
+pub struct Session {
+    chain: Arc<Chain>,
+    waits: Waits,
+    telemetry: Telemetry,
+}
+
+impl Session {
+    /// `None` if the chain takes no more requests.
+    pub(super) fn enter(chain: &Arc<Chain>, waits: Waits, telemetry: &Telemetry) -> Option<Session> {
+        let entered = chain.enter();
+        entered.then(|| Session { chain: Arc::clone(chain), waits, telemetry: telemetry.clone() })
+    }
+
+    /// Name of the SessionRecord.
+    pub fn name(&self) -> &str {
+        &self.chain.id.session
+    }
+
+    /// Writes down that a request is about to be forwarded. Nothing may go upstream before this returns `Ok`.
+    ///
+    /// # Errors
+    /// The intent cannot be made durable: the request must be refused with `RecordingUnavailable`. What the chain
+    /// already holds of it is closed as failed.
+    pub async fn intent(
+        &self,
+        intent: Intent,
+        durability: Durability,
+        arrived: Instant,
+    ) -> Result<Pending, Unavailable> {
+        let request_id = intent.request_id.clone();
+        let event = Event::Intent(Box::new(intent));
+        let in_store = durability == Durability::Store;
+        let written = self.chain.write(&event, Room::Ordinary, in_store).inspect_err(|_| self.failed())?;
+        let pending =
+            Pending { session: self.clone(), request_id, arrived, otherwise: Some(Otherwise::NotSent) };
+        let durable = match durability {
+            Durability::Spool => self.chain.spooled(written).await,
+            Durability::Store => self.chain.stored(written, self.waits.store).await,
+        };
+        if let Err(error) = durable {
+            self.failed();
+            let failed =
+                Ended { disposition: Disposition::Failed, ..Ended::refused(503, super::UNAVAILABLE_REASON) };
+            pending.finish(failed);
+            return Err(error);
+        }
+        Ok(pending)
+    }
+
+    /// Writes down a refusal with its outcome, and waits until it is on the disk.
+    ///
+    /// # Errors
+    /// It cannot be written. The request stays refused; the chain will tell of a gap.
+    pub async fn refuse(&self, refusal: Refusal, ended: Ended, arrived: Instant) -> Result<(), Unavailable> {
+        let request_id = refusal.request_id.clone();
+        let refusal = Event::Refusal(Box::new(refusal));
+        let written = match self.chain.write(&refusal, Room::Reserve, false) {
+            Ok(_) => self.chain.write(&outcome(request_id, ended, arrived), Room::Reserve, false),
+            Err(error) => {
+                self.chain.lose();
+                Err(error)
+            }
+        };
+        match written {
+            Ok(written) => self.chain.spooled(written).await,
+            Err(error) => Err(error),
+        }
+        .inspect_err(|_| self.failed())
+    }
+
+    /// Writes down what a person decided.
+    pub fn review(&self, review: Review) {
+        self.note(&Event::Review(review));
+    }
+
+    /// Writes down what became of a grant.
+    pub fn grant(&self, change: GrantEvent) {
+        self.note(&Event::Grant(change));
+    }
+
+    fn note(&self, event: &Event) {
+        if let Err(error) = self.chain.write(event, Room::Reserve, false) {
+            self.failed();
+            tracing::error!(%error, session = self.name(), "an event is not recorded");
+        }
+    }
+
+    fn failed(&self) {
+        self.telemetry.recording_failure();
+    }
+}
+
+impl Clone for Session {
+    fn clone(&self) -> Session {
+        self.chain.enter_again();
+        Session { chain: Arc::clone(&self.chain), waits: self.waits, telemetry: self.telemetry.clone() }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.chain.leave();
+    }
+}
+
+/// What is written if a request is dropped without a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Otherwise {
+    /// Nothing had gone upstream.
+    NotSent,
+    /// Something may have.
+    Sent,
+}
+
+/// A request whose intent is durable. It ends in exactly one outcome: by [`Pending::finish`], or when it is dropped.
+#[must_use = "the request has no outcome yet"]
+pub struct Pending {
+    session: Session,
+    request_id: String,
+    arrived: Instant,
+    otherwise: Option<Otherwise>,
+}
+
+impl Pending {
+    /// The first byte is about to go upstream: from now on a lost request is unknown, not failed.
+    pub fn sent(&mut self) {
+        self.otherwise = Some(Otherwise::Sent);
+    }
+
+    /// The session.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Writes down how it ended.
+    pub fn finish(mut self, ended: Ended) {
+        self.write(ended);
+    }
+
+    fn write(&mut self, ended: Ended) {
+        if self.otherwise.take().is_none() {
+            return;
+        }
+        let outcome = outcome(std::mem::take(&mut self.request_id), ended, self.arrived);
+        self.session.note(&outcome);
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        let disposition = match self.otherwise {
+            None => return,
+            Some(Otherwise::NotSent) => Disposition::Failed,
+            Some(Otherwise::Sent) => Disposition::Unknown,
+        };
+        self.write(Ended { code: 0, masked: 0, bytes: 0, disposition, reason: None });
+    }
+}
+
+fn outcome(request_id: String, ended: Ended, arrived: Instant) -> Event {
+    Event::Outcome(Outcome {
+        request_id,
+        code: ended.code,
+        duration_us: u64::try_from(arrived.elapsed().as_micros()).unwrap_or(u64::MAX),
+        masked: ended.masked,
+        bytes: ended.bytes,
+        disposition: ended.disposition,
+        reason: ended.reason,
+    })
+}

@@ -1,0 +1,158 @@
+//! A store, an API server and a disk that fail: refused with a reason, never silent, never lost.
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use recording::event::{Disposition, Event, Intent, MaskedBody};
+use recording::store::segment_path;
+use recording::verify::Verdict;
+
+use super::fixture::*;
+use crate::record::{Durability, Ended, Facts, Settings, Unavailable};
+
+#[tokio::test]
+async fn f07_without_store_writes_are_refused_and_reads_go_on_until_the_spool_is_full() {
+    let world = World::new();
+    let recorder = world.open_with(Settings { spool_limit: 96 << 10, ..world.settings("p0") });
+    let session = recorder.session(&facts()).await.unwrap();
+    let name = session.name().to_owned();
+    world.store.down.store(true, Ordering::SeqCst);
+
+    assert!(matches!(request(&session, "w1", "delete").await, Err(Unavailable::Store)));
+    let mut reads = 0;
+    let refused = loop {
+        match request(&session, &format!("r{reads}"), "get").await {
+            Ok(()) => reads += 1,
+            Err(error) => break error,
+        }
+        assert!(reads < 10_000);
+    };
+    assert!(matches!(refused, Unavailable::Full) && reads > 50, "{refused} after {reads}");
+    assert!(!recorder.is_healthy());
+    // Refusals have a reserve.
+    session
+        .refuse(refusal("x1", "PolicyDenied"), Ended::refused(403, "PolicyDenied"), Instant::now())
+        .await
+        .unwrap();
+
+    world.store.down.store(false, Ordering::SeqCst);
+    until("the spool drains", async || request(&session, "again", "get").await.is_ok()).await;
+    request(&session, "w2", "delete").await.unwrap();
+    drop(session);
+    recorder.close(Duration::from_secs(5)).await;
+    let (report, events) = world.read(&name).await;
+    assert_eq!(report.verdict(), Verdict::Intact, "{report:?}");
+    assert_eq!(report.chains[0].unknown, vec![]);
+    let end_of = |id: &str| {
+        events.iter().find_map(|event| match event {
+            Event::Outcome(outcome) if outcome.request_id == id => Some((outcome.code, outcome.disposition)),
+            _ => None,
+        })
+    };
+    assert_eq!(end_of("w1"), Some((503, Disposition::Failed)));
+    assert_eq!(end_of("r0"), Some((200, Disposition::Executed)));
+    assert_eq!(end_of("x1"), Some((403, Disposition::Refused)));
+    assert_eq!(end_of("w2"), Some((200, Disposition::Executed)));
+}
+
+#[tokio::test]
+async fn f07_refusals_beyond_the_reserve_are_told_as_a_gap() {
+    let world = World::new();
+    let recorder = world.open_with(Settings { spool_limit: 16 << 10, ..world.settings("p0") });
+    let session = recorder.session(&facts()).await.unwrap();
+    let name = session.name().to_owned();
+    world.store.down.store(true, Ordering::SeqCst);
+    let mut lost = 0;
+    for n in 0..200 {
+        let ended = Ended::refused(403, "PolicyDenied");
+        let refused = session.refuse(refusal(&format!("r{n}"), "PolicyDenied"), ended, Instant::now()).await;
+        lost += u64::from(refused.is_err());
+    }
+    assert!(lost > 0);
+    world.store.down.store(false, Ordering::SeqCst);
+    until("the spool drains", async || request(&session, "again", "get").await.is_ok()).await;
+    drop(session);
+    recorder.close(Duration::from_secs(5)).await;
+    let (report, events) = world.read(&name).await;
+    assert_eq!(report.verdict(), Verdict::Intact);
+    let told: u64 =
+        events.iter().map(|event| if let Event::Gap(gap) = event { gap.refusals } else { 0 }).sum();
+    let written = events.iter().filter(|event| matches!(event, Event::Refusal(_))).count() as u64;
+    assert!(told > 0 && told + written >= 200, "{told} + {written}");
+}
+
+#[tokio::test]
+async fn without_a_record_there_is_no_session() {
+    let world = World::new();
+    let recorder = world.open("p0");
+    world.cards.down.store(true, Ordering::SeqCst);
+    assert!(matches!(recorder.session(&facts()).await.err(), Some(Unavailable::Card(_))));
+    world.cards.down.store(false, Ordering::SeqCst);
+    recorder.session(&facts()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_written_at_the_end_is_written_later() {
+    let world = World::new();
+    let recorder = world.open("p0");
+    let facts = Facts { idle: Duration::from_millis(100), ..facts() };
+    let name = recorder.session(&facts).await.unwrap().name().to_owned();
+    until("it ends", async || !world.cards.all().is_empty()).await;
+    world.cards.down.store(true, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    world.cards.down.store(false, Ordering::SeqCst);
+    until("the end is told", async || world.cards.status(&name).replicas.iter().any(|one| one.closed)).await;
+}
+
+#[tokio::test]
+async fn f32_a_segment_that_is_there_already_is_no_error_unless_it_is_another() {
+    let world = World::new();
+    let recorder = world.open("p0");
+    let session = recorder.session(&facts()).await.unwrap();
+    request(&session, "w1", "delete").await.unwrap();
+    until("an entry", async || !world.cards.status(session.name()).replicas.is_empty()).await;
+    let replica = world.cards.status(session.name()).replicas[0].name.clone();
+    let chain = recording::segment::ChainId {
+        namespace: "agents".into(),
+        session: session.name().to_owned(),
+        replica: replica.clone(),
+    };
+    until("quiet", async || world.read(session.name()).await.0.chains[0].unknown.is_empty()).await;
+    let next = world.read(session.name()).await.0.chains[0].roots.len() as u32 + 1;
+    let foreign: &dyn ObjectStore = &world.store.inner;
+    foreign.put(&segment_path(&chain, next), PutPayload::from_static(b"not ours")).await.unwrap();
+    assert!(matches!(request(&session, "w2", "delete").await, Err(Unavailable::Conflict)));
+    assert!(matches!(request(&session, "r1", "get").await, Err(Unavailable::Conflict)), "it stays refused");
+    let kept = foreign.get(&segment_path(&chain, next)).await.unwrap().bytes().await.unwrap();
+    assert_eq!(&kept[..], b"not ours", "nothing is overwritten");
+}
+
+#[tokio::test]
+async fn f08_a_failed_disk_stops_everything() {
+    let world = World::new();
+    let recorder = world.open("p0");
+    let session = recorder.session(&facts()).await.unwrap();
+    request(&session, "r1", "get").await.unwrap();
+    // The log cannot go on in a next file.
+    std::fs::remove_dir_all(world.folder.path().join("p0/log")).unwrap();
+    let long = |n: usize| Intent {
+        body: Some(MaskedBody::from_masked("x".repeat(512 << 10))),
+        ..intent(&format!("l{n}"), "get")
+    };
+    let mut failed = None;
+    for n in 0..20 {
+        failed = session.intent(long(n), Durability::Spool, Instant::now()).await.err();
+        if failed.is_some() {
+            break;
+        }
+    }
+    assert!(matches!(failed, Some(Unavailable::Disk)), "{failed:?}");
+    tokio::time::timeout(Duration::from_secs(5), recorder.failed()).await.unwrap();
+    assert!(!recorder.is_healthy());
+    assert!(matches!(recorder.session(&facts()).await.err(), Some(Unavailable::Disk)));
+    let refused =
+        session.refuse(refusal("x", "PolicyDenied"), Ended::refused(403, "PolicyDenied"), Instant::now());
+    assert!(refused.await.is_err());
+    let write = session.intent(intent("w", "delete"), Durability::Store, Instant::now()).await;
+    assert!(matches!(write.err(), Some(Unavailable::Disk)));
+}
