@@ -78,7 +78,7 @@ if [ ${#missing[@]} -gt 0 ]; then
   exec 9>"$bin/.lock"
   flock 9
   say "programs to build once into $bin: ${missing[*]}"
-  say "  at most 7 minutes on two cores for all of them and about 2 GB of sources and build cache, the first time"
+  say "  about 8 minutes on two cores for all of them and about 2 GB of sources and build cache, the first time"
   for name in "${missing[@]}"; do
     p=$(path "$name")
     [ -x "$p" ] && continue # another caller built it while we waited
