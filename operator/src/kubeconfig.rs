@@ -36,7 +36,7 @@ pub fn text(config: &Config, authority: &str, (namespace, agent): &Key) -> Strin
         "contexts": [{"name": agent, "context": {"cluster": "sallyport", "user": agent, "namespace": namespace}}],
         "current-context": agent,
     });
-    format!("{value:#}\n")
+    serde_saphyr::to_string(&value).unwrap_or_default()
 }
 
 /// Publishes kubeconfigs, each once for each content.

@@ -6,7 +6,9 @@ mod estate;
 mod ground;
 mod hold;
 mod manifests;
+mod operator;
 mod relay;
+mod reviews;
 mod spine;
 mod window;
 

@@ -15,9 +15,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 const HANDSHAKE: Duration = Duration::from_secs(5);
-const HEADERS: Duration = Duration::from_secs(10);
+// Longer than the 90 s for which the API server keeps an idle connection, which this bounds too: it must not meet one that closes.
+const HEADERS: Duration = Duration::from_secs(120);
 const DRAIN: Duration = Duration::from_secs(5);
-const CONNECTIONS: usize = 256;
+const CONNECTIONS: usize = 1024;
 
 /// Serves `router` over TLS until `stop`, then lets open requests finish for five seconds.
 pub async fn listen(listener: TcpListener, tls: Arc<ServerConfig>, router: Router, stop: CancellationToken) {
