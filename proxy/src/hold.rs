@@ -72,13 +72,19 @@ pub struct Held<'a> {
 pub struct Released {
     /// Why.
     pub decision: Decision,
-    /// The leave to do so.
-    pub permit: Permit,
+    permit: Option<Permit>,
     /// What runs: the request with its preconditions.
     pub request: Request,
     /// The grant that was used up; none where the policies changed meanwhile and no longer ask.
     pub grant: Option<String>,
     fingerprint: String,
+}
+
+impl Released {
+    /// Takes the leave to run: `Some` once. What is left is what [`Hold::compare_again`] compares with.
+    pub fn take_permit(&mut self) -> Option<Permit> {
+        self.permit.take()
+    }
 }
 
 /// Why a held request does not run.
@@ -301,7 +307,7 @@ impl Hold {
             Ok(permit) => {
                 let request = with_preconditions(held.request, &bound)?;
                 let fingerprint = bound.fingerprint;
-                Ok(Released { decision, permit, request, grant: Some(name), fingerprint })
+                Ok(Released { decision, permit: Some(permit), request, grant: Some(name), fingerprint })
             }
             Err(error) => {
                 tracing::info!(id = %held.id, grant = name, %error, "a used grant releases nothing");
@@ -347,7 +353,7 @@ fn unasked(mut decision: Decision, held: Held<'_>, bound: &Bound) -> Result<Rele
         return Err(HoldError::Unavailable("the decision carries no permit".to_owned()));
     };
     let request = with_preconditions(held.request, bound)?;
-    Ok(Released { decision, permit, request, grant: None, fingerprint: bound.fingerprint.clone() })
+    Ok(Released { decision, permit: Some(permit), request, grant: None, fingerprint: bound.fingerprint.clone() })
 }
 
 fn with_preconditions(request: &Request, bound: &Bound) -> Result<Request, BindError> {

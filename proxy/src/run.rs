@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use futures::future::BoxFuture;
+use jiff::Timestamp;
+use object_store::local::LocalFileSystem;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -13,91 +15,132 @@ use crate::accept::Acceptor;
 use crate::admin;
 use crate::authenticate::Authenticator;
 use crate::config::Config;
+use crate::decide::Decider;
 use crate::discovery::DiscoveryCache;
+use crate::hold::{Grants, Hold};
 use crate::limits::Limits;
 use crate::live::{self, Live};
-use crate::serve::{Gate, serve};
+use crate::mask::Masks;
+use crate::record::{ApiCards, Recorder, Settings};
+use crate::serve::{Asker, Gate, serve};
+use crate::streams::{Open, Streams};
 use crate::telemetry::Telemetry;
 use crate::upstream::Upstream;
+
+const LAST_UPLOADS: Duration = Duration::from_secs(10);
+const LAST_TASKS: Duration = Duration::from_secs(5);
 
 /// Runs the proxy until a signal ends it.
 ///
 /// # Errors
-/// If it cannot start: no Kubernetes configuration, an address in use, a store that cannot be written.
+/// If it cannot start: no Kubernetes configuration, an address in use, a store or spool that cannot be written.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let kubernetes = kube::Config::infer().await.context("no Kubernetes configuration")?;
     let client =
         kube::Client::try_from(kubernetes.clone()).context("the Kubernetes client cannot be built")?;
     let upstream = Arc::new(Upstream::new(&kubernetes)?);
-    let telemetry = Telemetry::new()?;
     let (draining, ended) = (CancellationToken::new(), CancellationToken::new());
-    let live = Live::new();
-    let limits = Limits::default();
-    let gate = Arc::new(Gate {
-        live: live.clone(),
-        authenticator: Authenticator::new(client.clone(), limits.clone()),
-        limits,
-        discovery: DiscoveryCache::new(Arc::clone(&upstream)),
-        upstream: Arc::clone(&upstream),
-        telemetry: telemetry.clone(),
-        draining: draining.clone(),
-    });
-    let listener =
-        TcpListener::bind(config.bind).await.with_context(|| format!("cannot listen on {}", config.bind))?;
-    let admin_at = config.admin_bind;
-    let admin_listener =
-        TcpListener::bind(admin_at).await.with_context(|| format!("cannot listen on {admin_at}"))?;
+    let listener = listen(config.bind).await?;
+    let admin = listen(config.admin_bind).await?;
+    let gate = Arc::new(gate(&config, &client, upstream, draining.clone())?);
+    let (live, telemetry) = (gate.live.clone(), gate.telemetry.clone());
     let background = TaskTracker::new();
     spawn(&background, &ended, ground(&config, &client, &gate));
-    background.spawn(admin::run(
-        admin_listener,
-        live.clone(),
-        telemetry.clone(),
-        draining.clone(),
-        ended.clone(),
-    ));
-    background.spawn(live::renew_lease(
-        client,
-        config.namespace.clone(),
-        config.replica.clone(),
-        live.clone(),
-        draining.clone(),
-    ));
+    background.spawn(admin::run(admin, live.clone(), telemetry.clone(), draining.clone(), ended.clone()));
+    let (namespace, replica) = (config.namespace.clone(), config.replica.clone());
+    background.spawn(live::renew_lease(client, namespace, replica, live.clone(), draining.clone()));
     let acceptor = Acceptor::new(live.certificate(), config.max_connections, telemetry, draining.clone())?;
     let accepting = {
-        let (acceptor, gate) = (acceptor.clone(), Arc::clone(&gate));
+        let gate = Arc::clone(&gate);
         tokio::spawn(async move {
             acceptor.run(listener, move |session, request| serve(Arc::clone(&gate), session, request)).await;
         })
     };
-    tracing::info!(bind = %config.bind, admin = %admin_at, replica = config.replica, "the gate is up");
-    wait_for_signal().await?;
+    tracing::info!(bind = %config.bind, admin = %config.admin_bind, replica = config.replica, "the gate is up");
+    let failed = tokio::select! {
+        signal = wait_for_signal() => signal.err(),
+        () = gate.recorder.failed() => Some(anyhow::anyhow!("the disk for recordings failed")),
+    };
     tracing::info!("draining");
     draining.cancel();
     if tokio::time::timeout(Duration::from_secs(config.drain_seconds), accepting).await.is_err() {
         tracing::warn!("requests were still in flight at the end of the drain");
     }
+    gate.recorder.close(LAST_UPLOADS).await;
     ended.cancel();
     background.close();
-    let rest = tokio::time::timeout(Duration::from_secs(5), background.wait()).await;
+    let rest = tokio::time::timeout(LAST_TASKS, background.wait()).await;
     tracing::info!(in_order = rest.is_ok(), "ended");
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
-/// Everything that follows the API server.
+async fn listen(at: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(at).await.with_context(|| format!("cannot listen on {at}"))
+}
+
+/// Everything that a request needs, knowing nothing yet.
+fn gate(
+    config: &Config,
+    client: &kube::Client,
+    upstream: Arc<Upstream>,
+    draining: CancellationToken,
+) -> anyhow::Result<Gate> {
+    let telemetry = Telemetry::new()?;
+    let (live, limits, grants) = (Live::new(), Limits::default(), Grants::new(client.clone()));
+    let decider = Decider::new(live.clone(), grants.clone(), &config.namespace);
+    let folder = config.store.folder();
+    std::fs::create_dir_all(folder).context("the store's folder cannot be made")?;
+    let store = LocalFileSystem::new_with_prefix(folder).context("the store cannot be opened")?;
+    let settings = Settings::new(&config.replica, &config.spool, format!("file://{}", folder.display()));
+    let cards = ApiCards::new(client.clone());
+    let recorder = Recorder::open(settings, Arc::new(store), cards, telemetry.clone())?;
+    Ok(Gate {
+        authenticator: Authenticator::new(client.clone(), limits.clone()),
+        discovery: DiscoveryCache::new(Arc::clone(&upstream)),
+        hold: Hold::new(decider.clone(), grants.clone(), Arc::clone(&upstream), live.clone()),
+        streams: Streams::new(telemetry.clone()),
+        masks: Masks::default(),
+        live,
+        limits,
+        decider,
+        grants,
+        upstream,
+        recorder,
+        telemetry,
+        draining,
+    })
+}
+
+/// Everything that follows the API server, or watches over what is open.
 fn ground(config: &Config, client: &kube::Client, gate: &Arc<Gate>) -> Vec<BoxFuture<'static, ()>> {
     let (live, namespace) = (gate.live.clone(), config.namespace.clone());
-    let discovery = {
-        let gate = Arc::clone(gate);
-        async move { gate.discovery.keep_fresh().await }
-    };
+    let certificate = live::follow_certificate(client.clone(), namespace.clone(), live.certificate());
+    let shards = live::follow_shards(client.clone(), namespace, live.clone(), gate.telemetry.clone());
+    let discovery = Arc::clone(gate);
     vec![
-        Box::pin(live::follow_certificate(client.clone(), namespace.clone(), live.certificate())),
+        Box::pin(certificate),
+        Box::pin(shards),
         Box::pin(live::follow_identities(client.clone(), live.clone())),
-        Box::pin(live::follow_shards(client.clone(), namespace, live.clone(), gate.telemetry.clone())),
-        Box::pin(live::probe_targets(client.clone(), Arc::clone(&gate.upstream), live)),
-        Box::pin(discovery),
+        Box::pin(live::probe_targets(client.clone(), Arc::clone(&gate.upstream), live.clone())),
+        Box::pin(gate.grants.clone().follow(live)),
+        Box::pin(async move { discovery.discovery.keep_fresh().await }),
+        Box::pin(watch_streams(Arc::clone(gate))),
+        Box::pin(watch_recorder(Arc::clone(gate))),
     ]
+}
+
+async fn watch_streams(gate: Arc<Gate>) {
+    let asker = Asker { decider: gate.decider.clone(), grants: gate.grants.clone(), live: gate.live.clone() };
+    let ask = |open: &Open, now: Timestamp| asker.still(open, now);
+    gate.streams.watch_over(&gate.live, &gate.draining, ask).await;
+    std::future::pending().await
+}
+
+async fn watch_recorder(gate: Arc<Gate>) {
+    loop {
+        gate.live.recorder_fails(!gate.recorder.is_healthy());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }
 
 fn spawn(tracker: &TaskTracker, ended: &CancellationToken, tasks: Vec<BoxFuture<'static, ()>>) {

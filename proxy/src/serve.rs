@@ -1,27 +1,47 @@
 //! One request, from accept to record.
+mod note;
+mod outcome;
+mod pass;
+mod still;
+
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt;
-use http::{HeaderMap, Method, Request, Response, Version};
+use http::{HeaderMap, Method, Request, Response};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
+use jiff::Timestamp;
+use parsing::discovery::Discovery;
 use parsing::request::{Head, Request as Asked};
 use parsing::{body::MAX_BODY, header, request, target};
-use tokio::time::{Instant, timeout};
+use policy::action::{Action, Verb};
+use policy::decision::Verdict;
+use policy::evaluate::{Facts, GrantAct, own_grants};
+use policy::explain;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::accept::Session;
+use crate::accept::Session as Connection;
 use crate::authenticate::{Authenticator, Caller};
-use crate::discovery::DiscoveryCache;
+use crate::decide::Decider;
+use crate::discovery::{DiscoveryCache, DiscoveryError};
+use crate::hold::{Grants, Hold};
 use crate::limits::Limits;
 use crate::live::Live;
+use crate::mask::Masks;
+use crate::record::{Ended, Recorder, Session, Unavailable};
 use crate::refuse::{Body, Reason, Refusal};
 use crate::request_id::RequestId;
-use crate::telemetry::Telemetry;
+use crate::streams::Streams;
+use crate::telemetry::{Stage, Telemetry};
 use crate::upstream::Upstream;
+use note::Known;
+use pass::Pass;
+
+pub use still::Asker;
 
 const READ_BODY: Duration = Duration::from_secs(30);
 
@@ -35,8 +55,20 @@ pub struct Gate {
     pub limits: Limits,
     /// What the target serves.
     pub discovery: DiscoveryCache,
+    /// Step 4.
+    pub decider: Decider,
+    /// Step 5.
+    pub hold: Hold,
+    /// What humans have granted.
+    pub grants: Grants,
     /// The way to the target.
     pub upstream: Arc<Upstream>,
+    /// Step 7.
+    pub masks: Masks,
+    /// Step 8.
+    pub recorder: Recorder,
+    /// Open watches and followed logs.
+    pub streams: Streams,
     /// Metrics.
     pub telemetry: Telemetry,
     /// The replica is about to end.
@@ -47,12 +79,12 @@ pub struct Gate {
 ///
 /// *Guarantees*: an answer, whatever happens; a write goes on when its client leaves, once it was sent (F30); a panic
 /// ends the request and nothing else (F29).
-pub async fn serve(gate: Arc<Gate>, session: Session, request: Request<Incoming>) -> Response<Body> {
+pub async fn serve(gate: Arc<Gate>, connection: Connection, request: Request<Incoming>) -> Response<Body> {
     let id = RequestId::new();
-    let here = CancellationToken::new();
-    let _gone_when_dropped = here.clone().drop_guard();
+    let gone = CancellationToken::new();
+    let _gone_when_dropped = gone.clone().drop_guard();
     let is_read = request.method() == Method::GET;
-    let climb = climb(gate, session, request, id.clone(), here);
+    let climb = Climb { gate, connection, id: id.clone(), gone, arrived: Instant::now() }.run(request);
     let climbed = if is_read {
         AssertUnwindSafe(climb).catch_unwind().await.ok()
     } else {
@@ -64,85 +96,160 @@ pub async fn serve(gate: Arc<Gate>, session: Session, request: Request<Incoming>
     })
 }
 
-async fn climb(
+/// One request on its way up.
+struct Climb {
     gate: Arc<Gate>,
-    session: Session,
-    request: Request<Incoming>,
+    connection: Connection,
     id: RequestId,
-    _gone: CancellationToken,
-) -> Response<Body> {
-    let mut agent = String::new();
-    match steps(&gate, &session, request, &mut agent).await {
-        Ok(response) => response,
-        Err(refusal) => {
-            gate.telemetry.request(&agent, "Refused", refusal.reason.as_str());
-            tracing::info!(%id, agent, reason = refusal.reason.as_str(), "refused");
-            refusal.answer(&id)
+    /// The client has left.
+    gone: CancellationToken,
+    arrived: Instant,
+}
+
+/// Who climbs, once that is known.
+struct Climber {
+    caller: Caller,
+    session: Session,
+}
+
+impl Climb {
+    async fn run(self, request: Request<Incoming>) -> Response<Body> {
+        let (head, body) = request.into_parts();
+        let mut known = Known::of(&head);
+        let climber = match self.enter(&head).await {
+            Ok(climber) => climber,
+            Err(refusal) => {
+                self.gate.telemetry.request("", "Refused", refusal.reason.as_str());
+                if refusal.reason == Reason::Unauthorized {
+                    self.connection.end_soon();
+                }
+                return refusal.answer(&self.id);
+            }
+        };
+        match self.climb(&climber, &head, body, &mut known).await {
+            Ok(response) => response,
+            Err(refusal) => self.refused(&climber, &known, &refusal).await,
         }
+    }
+
+    /// Steps 1 and 2, and the session that the rest is recorded in.
+    async fn enter(&self, head: &http::request::Parts) -> Result<Climber, Refusal> {
+        header::check(head.version, &head.headers).map_err(parsing::Refusal::from)?;
+        let caller = self.authenticate(&head.headers).await?;
+        let user_agent = head.headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
+        let server = self.gate.upstream.server();
+        let facts = note::facts(&caller, &self.connection, user_agent.unwrap_or_default(), &server);
+        let session = self.gate.recorder.session(&facts).await.map_err(|error| unrecorded(&error))?;
+        Ok(Climber { caller, session })
+    }
+
+    async fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
+        let started = Instant::now();
+        let bundle = self.gate.live.bundle().map_err(|not| {
+            Refusal::new(Reason::ServiceUnavailable, format!("sallyport/ServiceUnavailable: {not}."))
+        })?;
+        let token = header::bearer(headers).map_err(parsing::Refusal::from)?;
+        let caller = self.gate.authenticator.caller(token.expose(), &bundle, &self.gate.live).await;
+        self.gate.telemetry.stage(Stage::Authenticate, started.elapsed());
+        caller.map_err(|error| {
+            tracing::info!(id = %self.id, peer = %self.connection.peer, %error, "not authenticated");
+            error.refusal()
+        })
+    }
+
+    /// Steps 3 to 8.
+    async fn climb(
+        &self,
+        climber: &Climber,
+        head: &http::request::Parts,
+        body: Incoming,
+        known: &mut Known,
+    ) -> Result<Response<Body>, Refusal> {
+        let gate = &*self.gate;
+        let (asked, discovery) = self.parse(head, body).await?;
+        let action = Arc::new(asked.action.clone());
+        known.action = Some(Arc::clone(&action));
+        if let Some(act) = self.own_grants(&climber.caller, &action)? {
+            let pass = Pass { climb: self, climber, known, action: &action, discovery: &discovery };
+            return pass.own(&asked, act).await;
+        }
+        let decided = gate.decider.decide(&climber.caller, &action, Timestamp::now());
+        let decision = decided.map_err(|error| error.refusal())?;
+        known.decided(&decision, &gate.live);
+        if let Some(refusal) = explain::refuse(&decision) {
+            return Err(refusal.into());
+        }
+        if asked.connect || asked.headers.upgrade.is_some() {
+            return Err(explain::stream_denied(&action).into());
+        }
+        refuse_damage(&asked)?;
+        let pass = Pass { climb: self, climber, known, action: &action, discovery: &discovery };
+        match decision.verdict() {
+            Verdict::NeedsApproval(_) => pass.held(&asked, decision).await,
+            _ => pass.at_once(asked, decision).await,
+        }
+    }
+
+    async fn parse(
+        &self,
+        head: &http::request::Parts,
+        body: Incoming,
+    ) -> Result<(Asked, Arc<Discovery>), Refusal> {
+        let cache = &self.gate.discovery;
+        let raw = target::raw(&head.uri, head.version).map_err(parsing::Refusal::from)?;
+        let asked_at = tokio::time::Instant::now();
+        let mut discovery = cache.current().await.map_err(|error| unknown_target(&error))?;
+        let read = |discovery: &Discovery| -> Result<Head, parsing::Refusal> {
+            request::read(head.version, head.method.as_str(), raw.as_bytes(), &head.headers, discovery)
+        };
+        let mut read_head = read(&discovery);
+        if read_head.as_ref().is_err_and(|refusal| refusal.rule == "P11") {
+            discovery = cache.newer_than(asked_at).await.map_err(|error| unknown_target(&error))?;
+            read_head = read(&discovery);
+        }
+        let bytes = whole(body).await?;
+        Ok((read_head?.with_body(&bytes)?, discovery))
+    }
+
+    fn own_grants(&self, caller: &Caller, action: &Action) -> Result<Option<GrantAct>, Refusal> {
+        let agent = self.gate.decider.agent(caller).map_err(|error| error.refusal())?;
+        let facts = Facts { now: Timestamp::now(), suspended: false, windows: &[] };
+        Ok(own_grants(&agent, action, &facts))
+    }
+
+    async fn refused(&self, climber: &Climber, known: &Known, refusal: &Refusal) -> Response<Body> {
+        let (reason, agent) = (refusal.reason.as_str(), climber.caller.key.to_string());
+        self.gate.telemetry.request(&agent, "Refused", reason);
+        tracing::info!(id = %self.id, agent, reason, "refused");
+        let ended = Ended::refused(refusal.reason.code().as_u16(), reason);
+        let recorded = climber.session.refuse(known.refusal(&self.id, refusal), ended, self.arrived).await;
+        if let Err(error) = recorded {
+            tracing::error!(id = %self.id, %error, "a refusal was not recorded");
+        }
+        refusal.answer(&self.id)
     }
 }
 
-async fn steps(
-    gate: &Gate,
-    session: &Session,
-    request: Request<Incoming>,
-    agent: &mut String,
-) -> Result<Response<Body>, Refusal> {
-    let (head, body) = request.into_parts();
-    let bundle = gate.live.bundle().map_err(|not| {
-        Refusal::new(Reason::ServiceUnavailable, format!("sallyport/ServiceUnavailable: {not}."))
-    })?;
-    let caller = match authenticate(gate, head.version, &head.headers, &bundle).await {
-        Ok(caller) => caller,
-        Err(refusal) => {
-            if refusal.reason == Reason::Unauthorized {
-                session.end_soon();
-            }
-            return Err(refusal);
-        }
-    };
-    *agent = caller.key.to_string();
-    let asked = parse(gate, &head, body).await?;
-    Err(Refusal::new(
-        Reason::NotSupportedYet,
-        format!("sallyport/NotSupportedYet: `{}` cannot be answered yet.", asked.canonical_target()),
-    ))
+/// What would destroy a value that the client has only seen masked (C).
+fn refuse_damage(asked: &Asked) -> Result<(), Refusal> {
+    let Action::Resource(action) = &asked.action else { return Ok(()) };
+    let writes = matches!(action.verb, Verb::Create | Verb::Update | Verb::Patch);
+    if writes && action.group.is_empty() && action.resource == "secrets" {
+        let next = "ask a person to write the Secret; other objects may refer to it by name";
+        return Err(explain::not_supported(&asked.action, "writing Secrets", next).into());
+    }
+    Ok(())
 }
 
-async fn authenticate(
-    gate: &Gate,
-    version: Version,
-    headers: &HeaderMap,
-    bundle: &policy::bundle::Bundle,
-) -> Result<Caller, Refusal> {
-    header::check(version, headers).map_err(parsing::Refusal::from)?;
-    let token = header::bearer(headers).map_err(parsing::Refusal::from)?;
-    let caller = gate.authenticator.caller(token.expose(), bundle, &gate.live).await;
-    caller.map_err(|error| {
-        tracing::info!(%error, "not authenticated");
-        error.refusal()
-    })
+fn unrecorded(error: &Unavailable) -> Refusal {
+    tracing::error!(%error, "nothing can be recorded");
+    Refusal::new(
+        Reason::RecordingUnavailable,
+        "sallyport/RecordingUnavailable: the request cannot be recorded, so it was not sent. Nothing was done.",
+    )
 }
 
-async fn parse(gate: &Gate, head: &http::request::Parts, body: Incoming) -> Result<Asked, Refusal> {
-    let raw = target::raw(&head.uri, head.version).map_err(parsing::Refusal::from)?;
-    let asked_at = Instant::now();
-    let known = gate.discovery.current().await.map_err(unknown_target)?;
-    let read = |discovery: &parsing::discovery::Discovery| -> Result<Head, parsing::Refusal> {
-        request::read(head.version, head.method.as_str(), raw.as_bytes(), &head.headers, discovery)
-    };
-    let read = match read(&known) {
-        Err(refusal) if refusal.rule == "P11" => {
-            let newer = gate.discovery.newer_than(asked_at).await.map_err(unknown_target)?;
-            read(&newer)
-        }
-        known => known,
-    };
-    let bytes = whole(body).await?;
-    Ok(read?.with_body(&bytes)?)
-}
-
-fn unknown_target(error: crate::discovery::DiscoveryError) -> Refusal {
+fn unknown_target(error: &DiscoveryError) -> Refusal {
     tracing::warn!(%error, "the target's discovery is not known");
     Refusal::new(
         Reason::ServiceUnavailable,

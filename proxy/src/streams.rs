@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame};
 use jiff::Timestamp;
 use policy::action::Action;
+use policy::decision::Authority;
 use serde_json::json;
 use thiserror::Error;
 use tokio::sync::Notify;
@@ -18,6 +19,7 @@ use tokio::time::{Sleep, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::authenticate::Caller;
+use crate::limits::StreamPlace;
 use crate::live::Live;
 use crate::refuse::{Body, BodyError, Refusal};
 use crate::request_id::RequestId;
@@ -45,6 +47,10 @@ pub struct Open {
     pub caller: Caller,
     /// What it does.
     pub action: Arc<Action>,
+    /// Why it may; none for the agent's own grants.
+    pub authority: Option<Authority>,
+    /// It is the agent's own grants.
+    pub own_grants: bool,
     /// Its request.
     pub id: RequestId,
 }
@@ -79,13 +85,20 @@ impl Streams {
 
     /// Registers a stream until the returned place is dropped. It is asked about at once: what changed since its
     /// decision would otherwise be missed.
-    pub fn open(&self, what: Open, until: Option<Timestamp>) -> StreamEnd {
+    pub fn open(&self, what: Open, place: StreamPlace) -> StreamEnd {
         let (number, ending) = (self.next.fetch_add(1, Ordering::Relaxed), Arc::new(Ending::default()));
         let id = what.id.clone();
-        let entry = Entry { what: Arc::new(what), until, ending: Arc::clone(&ending) };
+        let entry = Entry { what: Arc::new(what), until: None, ending: Arc::clone(&ending) };
         self.lock().insert(number, entry);
         self.opened.notify_one();
-        StreamEnd { number, id, ending, streams: self.clone(), _counted: self.telemetry.stream() }
+        StreamEnd {
+            number,
+            id,
+            ending,
+            streams: self.clone(),
+            _place: place,
+            _counted: self.telemetry.stream(),
+        }
     }
 
     /// Asks about every open stream after each change and at each deadline, for ever; on `draining` all end cleanly.
@@ -144,6 +157,7 @@ pub struct StreamEnd {
     id: RequestId,
     ending: Arc<Ending>,
     streams: Streams,
+    _place: StreamPlace,
     _counted: GaugeGuard,
 }
 

@@ -1,0 +1,330 @@
+//! A request that may pass: its intent is recorded, it is sent once, its answer is masked and followed to its end.
+use std::sync::Arc;
+
+use http::{Response, StatusCode};
+use jiff::Timestamp;
+use parsing::body::Body as AskedBody;
+use parsing::discovery::Discovery;
+use parsing::request::Request as Asked;
+use policy::action::{Action, Verb};
+use policy::decision::{Authority, Decision, Verdict};
+use policy::evaluate::GrantAct;
+use policy::explain;
+use policy::mask::MaskRule;
+use policy::permit::Permit;
+use recording::event::{Disposition, GrantChange, GrantEvent, Review};
+
+use super::{Climb, Climber, Known, note, outcome};
+use crate::forward::{self, Answer, ForwardError};
+use crate::hold::{Held, MOST_COMPARISONS, Released, serve_own};
+use crate::limits::StreamPlace;
+use crate::mask::{Masked, Prepared};
+use crate::record::{Durability, Ended, Pending};
+use crate::refuse::{Body, Reason, Refusal};
+use crate::streams::Open;
+use crate::telemetry::Stage;
+
+/// What every step needs.
+pub struct Pass<'a> {
+    pub climb: &'a Climb,
+    pub climber: &'a Climber,
+    pub known: &'a Known,
+    pub action: &'a Arc<Action>,
+    pub discovery: &'a Discovery,
+}
+
+/// A request on the last stretch: whatever happens now ends in its outcome.
+struct Sent {
+    asked: Asked,
+    prepared: Prepared,
+    pending: Pending,
+    place: Option<StreamPlace>,
+    authority: Option<Authority>,
+    warnings: Vec<String>,
+}
+
+impl Pass<'_> {
+    /// Sends what rules or a window allow.
+    pub async fn at_once(&self, mut asked: Asked, mut decision: Decision) -> Result<Response<Body>, Refusal> {
+        let permit = decision.take_permit().ok_or_else(no_permit)?;
+        let excluded = &decision.obligations().excluded_namespaces;
+        asked.query.exclude_namespaces(excluded.iter().map(|namespace| &**namespace));
+        let prepared = self.prepare(&asked, &decision.obligations().masks)?;
+        let place = self.place(&asked)?;
+        let authority = permit.authority().clone();
+        let pending = self.intent(&asked, Some(&decision), note::grant(&authority)).await?;
+        let warnings = [explain::narrowed(&decision), explain::window_closes(&authority, Timestamp::now())];
+        let warnings = warnings.into_iter().flatten().collect();
+        let sent = Sent { asked, prepared, pending, place, authority: Some(authority), warnings };
+        let answer = self.forward(permit, &sent.asked, &sent.prepared).await;
+        Ok(self.finish(sent, answer).await)
+    }
+
+    /// Waits for a human, and sends what was approved.
+    pub async fn held(&self, asked: &Asked, decision: Decision) -> Result<Response<Body>, Refusal> {
+        let gate = &*self.climb.gate;
+        self.prepare(asked, &decision.obligations().masks)?;
+        let place = self.place(asked)?;
+        let held = self.asking(asked);
+        let started = std::time::Instant::now();
+        let mut released = tokio::select! {
+            released = gate.hold.release(held, decision) => {
+                released.map_err(|error| self.not_released(&error.refusal(self.action)))?
+            }
+            () = self.climb.gone.cancelled() => return Err(client_left()),
+            () = gate.draining.cancelled() => return Err(restarting()),
+        };
+        gate.telemetry.stage(Stage::Hold, started.elapsed());
+        gate.telemetry.approval_wait(started.elapsed());
+        self.note_approval(&released);
+        let permit = released.take_permit().ok_or_else(no_permit)?;
+        let prepared = self.prepare(&released.request, &released.decision.obligations().masks)?;
+        let authority = permit.authority().clone();
+        let pending =
+            self.intent(&released.request, Some(&released.decision), released.grant.clone()).await?;
+        let warnings = explain::approved(&authority).into_iter().collect();
+        let asked = released.request.clone();
+        let sent = Sent { asked, prepared, pending, place, authority: Some(authority), warnings };
+        let answer = self.forward(permit, &sent.asked, &sent.prepared).await;
+        match self.until_unmoved(held, released, answer, &sent).await {
+            Ok(answer) => Ok(self.finish(sent, answer).await),
+            Err(refusal) => Ok(self.failed(sent.pending, Disposition::Refused, refusal)),
+        }
+    }
+
+    /// Serves the agent's own grants.
+    pub async fn own(&self, asked: &Asked, act: GrantAct) -> Result<Response<Body>, Refusal> {
+        let prepared = self.prepare(asked, &[])?;
+        let place = self.place(asked)?;
+        let mut pending = self.intent(asked, None, None).await?;
+        pending.sent();
+        let accept = prepared.accept();
+        let answer = match serve_own(&self.climb.gate.hold, self.asking(asked), act, accept).await {
+            Ok(answer) => Ok(answer),
+            Err(crate::hold::OwnError::Forward(error)) => Err(error),
+            Err(error) => {
+                tracing::info!(id = %self.climb.id, %error, "own grants refused");
+                return Ok(self.failed(pending, Disposition::Refused, error.refusal()));
+            }
+        };
+        let asked = asked.clone();
+        let sent = Sent { asked, prepared, pending, place, authority: None, warnings: Vec::new() };
+        Ok(self.finish(sent, answer).await)
+    }
+
+    fn asking<'b>(&'b self, asked: &'b Asked) -> Held<'b> {
+        Held {
+            caller: &self.climber.caller,
+            request: asked,
+            action: self.action,
+            session: self.climber.session.name(),
+            id: &self.climb.id,
+        }
+    }
+
+    fn prepare(&self, asked: &Asked, masks: &[Arc<MaskRule>]) -> Result<Prepared, Refusal> {
+        self.climb.gate.masks.prepare(asked, self.discovery, masks).map_err(|error| {
+            tracing::error!(id = %self.climb.id, %error, "an answer could not be masked");
+            error.refusal(false)
+        })
+    }
+
+    /// One of the agent's places for open streams, if the request opens one.
+    fn place(&self, asked: &Asked) -> Result<Option<StreamPlace>, Refusal> {
+        if !asked.is_stream() {
+            return Ok(None);
+        }
+        let caller = &self.climber.caller;
+        let most = u32::try_from(caller.agent.limits().max_concurrent_streams).unwrap_or(0);
+        let place = self.climb.gate.limits.stream(&caller.key, most);
+        place.map(Some).ok_or_else(|| {
+            let why =
+                format!("sallyport/StreamDenied: agent {} already holds {most} open streams.", caller.key);
+            Refusal::new(Reason::StreamDenied, why).next("end one of them, then run the command again")
+        })
+    }
+
+    /// Makes the intent durable: nothing goes upstream before.
+    async fn intent(
+        &self,
+        asked: &Asked,
+        decision: Option<&Decision>,
+        grant: Option<String>,
+    ) -> Result<Pending, Refusal> {
+        let started = std::time::Instant::now();
+        let is_read = match &**self.action {
+            Action::Resource(action) => action.verb.is_read(),
+            Action::NonResource { verb, .. } => verb == "get",
+        };
+        let durability = if is_read { Durability::Spool } else { Durability::Store };
+        let intent = self.known.intent(&self.climb.id, asked.canonical_target(), decision, grant);
+        let pending = self.climber.session.intent(intent, durability, self.climb.arrived).await;
+        self.climb.gate.telemetry.stage(Stage::Record, started.elapsed());
+        pending.map_err(|error| super::unrecorded(&error))
+    }
+
+    async fn forward(
+        &self,
+        permit: Permit,
+        asked: &Asked,
+        prepared: &Prepared,
+    ) -> Result<Answer, ForwardError> {
+        let (gate, session) = (&self.climb.gate, self.climber.session.name());
+        let started = std::time::Instant::now();
+        let accept = prepared.accept();
+        let answer = forward::forward(&gate.upstream, permit, asked, accept, session, &self.climb.id).await;
+        gate.telemetry.stage(Stage::Forward, started.elapsed());
+        answer
+    }
+
+    /// While the API server answers that the object moved on, compares it with the approved one and sends again.
+    async fn until_unmoved(
+        &self,
+        held: Held<'_>,
+        mut released: Released,
+        mut answer: Result<Answer, ForwardError>,
+        sent: &Sent,
+    ) -> Result<Result<Answer, ForwardError>, Refusal> {
+        for _ in 0..MOST_COMPARISONS {
+            if !answer.as_ref().is_ok_and(|answer| moved_on(self.action, &sent.asked, answer.status)) {
+                break;
+            }
+            let again = self.climb.gate.hold.compare_again(held, &released).await;
+            released = again.map_err(|error| error.refusal(self.action))?;
+            let permit = released.take_permit().ok_or_else(no_permit)?;
+            answer = self.forward(permit, &released.request, &sent.prepared).await;
+        }
+        Ok(answer)
+    }
+
+    /// Masks what came, and follows it to its end.
+    async fn finish(&self, sent: Sent, answer: Result<Answer, ForwardError>) -> Response<Body> {
+        let gate = &*self.climb.gate;
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::warn!(id = %self.climb.id, %error, "no answer");
+                return self.failed(sent.pending, disposition(&error), error.refusal());
+            }
+        };
+        let started = std::time::Instant::now();
+        let username = self.climber.caller.agent.username();
+        let masked = sent.prepared.mask(answer, username, &self.climb.id).await;
+        gate.telemetry.stage(Stage::Mask, started.elapsed());
+        match masked {
+            Ok(masked) => self.answered(sent, masked),
+            Err(error) => {
+                tracing::warn!(id = %self.climb.id, %error, "an answer is not passed on");
+                let refusal = error.refusal(sent.prepared.is_write());
+                self.failed(sent.pending, Disposition::Executed, refusal)
+            }
+        }
+    }
+
+    fn answered(&self, sent: Sent, mut masked: Masked<Response<Body>>) -> Response<Body> {
+        let gate = &*self.climb.gate;
+        sent.warnings.iter().for_each(|text| masked.warn(text));
+        let decision = match &sent.authority {
+            Some(Authority::Approval { .. }) => "Approved",
+            _ => "Allowed",
+        };
+        gate.telemetry.request(&self.climber.caller.key.to_string(), decision, "");
+        let status = masked.status();
+        let (response, tally) = masked.into_parts();
+        let (head, mut body) = response.into_parts();
+        if let Some(place) = sent.place {
+            let is_watch = matches!(&**self.action, Action::Resource(action) if action.verb == Verb::Watch);
+            let open = Open {
+                caller: self.climber.caller.clone(),
+                action: Arc::clone(self.action),
+                own_grants: sent.authority.is_none(),
+                authority: sent.authority,
+                id: self.climb.id.clone(),
+            };
+            body = gate.streams.open(open, place).guard(body, is_watch);
+        }
+        let body = outcome::followed(body, sent.pending, status, tally, gate.telemetry.clone());
+        Response::from_parts(head, body)
+    }
+
+    /// The end of a request whose intent is recorded and whose answer the gate makes.
+    fn failed(&self, pending: Pending, disposition: Disposition, refusal: Refusal) -> Response<Body> {
+        let reason = refusal.reason;
+        self.climb.gate.telemetry.request(&self.climber.caller.key.to_string(), "Failed", reason.as_str());
+        pending.finish(Ended { disposition, ..Ended::refused(reason.code().as_u16(), reason.as_str()) });
+        refusal.answer(&self.climb.id)
+    }
+
+    /// Who approved, for the record.
+    fn note_approval(&self, released: &Released) {
+        let session = &self.climber.session;
+        if let (Verdict::Allowed(Authority::Approval { by, .. }), Some(grant)) =
+            (released.decision.verdict(), &released.grant)
+        {
+            for reviewer in by {
+                session.review(Review {
+                    grant: grant.clone(),
+                    decision: "Approved".to_owned(),
+                    reviewer: reviewer.clone(),
+                    note: String::new(),
+                });
+            }
+            let (grant, request_id) = (grant.clone(), Some(self.climb.id.to_string()));
+            session.grant(GrantEvent { grant, change: GrantChange::Consumed, request_id });
+        }
+    }
+
+    /// Which grant is waited for, for the record.
+    fn not_released(&self, refusal: &Refusal) -> Refusal {
+        let cause = refusal.causes.iter().find(|cause| cause.reason == "sallyport.dev/Grant");
+        if let (Reason::ApprovalPending, Some(cause)) = (refusal.reason, cause)
+            && let Some(grant) = cause.field.rsplit('/').next()
+        {
+            let (grant, request_id) = (grant.to_owned(), Some(self.climb.id.to_string()));
+            self.climber.session.grant(GrantEvent { grant, change: GrantChange::Requested, request_id });
+        }
+        refusal.clone()
+    }
+}
+
+/// Whether the answer says that the bound object is another version by now: nothing was done then.
+fn moved_on(action: &Action, asked: &Asked, status: StatusCode) -> bool {
+    let Action::Resource(action) = action else { return false };
+    let bound = action.name.is_some() && (action.verb != Verb::Create || action.subresource.is_some());
+    let tested = matches!(asked.body, AskedBody::JsonPatch(_)) && status == StatusCode::UNPROCESSABLE_ENTITY;
+    bound && (tested || status == StatusCode::CONFLICT)
+}
+
+fn disposition(error: &ForwardError) -> Disposition {
+    match error {
+        ForwardError::AnotherAct
+        | ForwardError::Expired
+        | ForwardError::Target(_)
+        | ForwardError::NotSent(_)
+        | ForwardError::NotAnswered(_) => Disposition::Failed,
+        ForwardError::Unknown(_) => Disposition::Unknown,
+        ForwardError::Redirect(_) | ForwardError::Switched => Disposition::Executed,
+    }
+}
+
+fn no_permit() -> Refusal {
+    Refusal::new(
+        Reason::InternalError,
+        "sallyport/InternalError: the gate failed. Nothing was sent to the API server.",
+    )
+}
+
+fn client_left() -> Refusal {
+    Refusal::new(
+        Reason::ApprovalPending,
+        "sallyport/ApprovalPending: the client left before a human decided.",
+    )
+}
+
+fn restarting() -> Refusal {
+    Refusal::new(
+        Reason::ServiceUnavailable,
+        "sallyport/ServiceUnavailable: the gate is restarting. Nothing has been changed.",
+    )
+    .next("run exactly the same command again; the approval that was asked for stays")
+}
