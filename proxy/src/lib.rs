@@ -10,6 +10,8 @@ pub mod forward;
 pub mod hold;
 pub mod limits;
 pub mod live;
+pub mod mask;
+pub mod record;
 pub mod refuse;
 pub mod request_id;
 pub mod run;
