@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use crate::discovery::Kind;
 use crate::json::{self, JsonError};
 use crate::options::{DeleteOptions, OptionsError};
-use crate::protobuf::{self, Envelope, Fields, ProtobufError};
+use crate::protobuf::{self, Envelope, ProtobufError};
 use crate::query::Query;
 use crate::refusal::Refused;
 use crate::review::{Review, ReviewError, ReviewKind};
@@ -277,7 +277,7 @@ fn read_object(context: &Context<'_>, content_type: Option<&str>, bytes: &[u8]) 
     let object = match (media(content_type)?, review) {
         (Media::Json, _) => json::read(bytes)?,
         (Media::Protobuf, Some(kind)) => return Ok(Body::Review(Review::from_protobuf(kind, bytes)?)),
-        (Media::Protobuf, None) => protobuf_object(bytes)?,
+        (Media::Protobuf, None) => return Err(refused_protobuf(bytes)),
         (Media::JsonPatch | Media::MergePatch | Media::StrategicPatch | Media::ApplyPatch, _) => {
             return Err(BodyError::MediaType);
         }
@@ -307,37 +307,15 @@ fn check_eviction(map: &mut Map<String, Value>, api_version: &str) -> Result<(),
     Ok(())
 }
 
-/// The one stored-nowhere message that drain needs; every other kind has to come as JSON.
-fn protobuf_object(bytes: &[u8]) -> Result<Value, BodyError> {
-    let envelope = Envelope::open(bytes)?;
-    if envelope.kind != "Eviction" || envelope.api_version != "policy/v1" {
-        let shown = |c: &char| c.is_ascii_alphanumeric();
-        return Err(BodyError::ProtobufKind(envelope.kind.chars().filter(shown).take(63).collect()));
-    }
-    let mut message = Fields::read(envelope.raw)?;
-    let mut metadata = Fields::read(message.message(1)?.unwrap_or_default())?;
-    let (name, namespace) = (metadata.text(1)?, metadata.text(3)?);
-    for tag in [2, 4, 5, 6] {
-        if !metadata.text(tag)?.is_empty() {
-            return Err(ProtobufError::Value(tag).into());
+/// Kinds that are stored have to come as JSON.
+fn refused_protobuf(bytes: &[u8]) -> BodyError {
+    match Envelope::open(bytes) {
+        Err(error) => error.into(),
+        Ok(envelope) => {
+            let kind = envelope.kind.chars().filter(char::is_ascii_alphanumeric).take(63).collect();
+            BodyError::ProtobufKind(kind)
         }
     }
-    let generation = metadata.number(7)?.unwrap_or_default();
-    let created = metadata.message(8)?.unwrap_or_default();
-    metadata.finish()?;
-    if generation != 0 || !created.is_empty() {
-        return Err(ProtobufError::Value(8).into());
-    }
-    let options = message.message(2)?.map(DeleteOptions::from_protobuf).transpose()?;
-    message.finish()?;
-    let mut object = serde_json::json!({
-        "apiVersion": envelope.api_version, "kind": envelope.kind,
-        "metadata": {"name": name, "namespace": namespace},
-    });
-    if let (Value::Object(map), Some(options)) = (&mut object, options) {
-        map.insert("deleteOptions".to_owned(), options.to_json());
-    }
-    Ok(object)
 }
 
 fn read_patch(context: &Context<'_>, content_type: Option<&str>, bytes: &[u8]) -> Result<Body, BodyError> {

@@ -357,7 +357,8 @@ fn canonical(key: &'static str, shape: Shape, value: String) -> Result<String, Q
     match shape {
         Flag | BareFlag => match value.as_str() {
             "true" | "True" | "TRUE" | "1" | "t" | "T" => return Ok("true".to_owned()),
-            "false" | "False" | "FALSE" | "0" | "f" | "F" => return Ok("false".to_owned()),
+            // `f` and `F` are true to the API server, so they are refused.
+            "false" | "False" | "FALSE" | "0" => return Ok("false".to_owned()),
             "" if matches!(shape, BareFlag) => return Ok("true".to_owned()),
             _ => must(false, "`true` or `false`")?,
         },
