@@ -8,24 +8,106 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use crds::definition;
-use e2e::ControlPlane;
+use e2e::{ControlPlane, Version, kubectl_stdin};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSONSchemaProps, JSONSchemaPropsOrArray,
 };
 use kube::core::Status;
 use serde_json::Value;
+use tokio::sync::OnceCell;
 
 use crate::caller::Caller;
 
+/// A server of its own, with the definitions and nothing else: no webhook may decide here.
+async fn plane() -> anyhow::Result<ControlPlane> {
+    static PLANE: OnceCell<ControlPlane> = OnceCell::const_new();
+    let start = || async {
+        let plane = ControlPlane::start()?;
+        for one in definition::all() {
+            let yaml = serde_json::to_string(&one)?;
+            let args = ["apply", "--server-side", "--validate=strict", "-f", "-"];
+            let out = kubectl_stdin(Version::New, plane.admin_kubeconfig(), &args, &yaml)?;
+            assert_eq!(
+                (out.code, out.stderr.as_str()),
+                (0, ""),
+                "the definitions are taken without a warning"
+            );
+        }
+        plane
+            .kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"])?
+            .success()?;
+        plane.named_namespace("agents").await?;
+        Ok::<_, anyhow::Error>(plane)
+    };
+    PLANE.get_or_try_init(start).await.cloned()
+}
+
+#[tokio::test]
+async fn kinds_print_select_and_explain_themselves() -> anyhow::Result<()> {
+    let plane = plane().await?;
+    let admin = Caller::admin(&plane).await?;
+    plane.named_namespace("shown").await?;
+    let shown = ["identity-every-field", "policy-audit", "grant-request-every-field", "record"];
+    for name in shown {
+        let file = format!("{}/tests/manifests/accepted/{name}.yaml", env!("CARGO_MANIFEST_DIR"));
+        let mut object = Manifest::read(file.into())?.documents.remove(0);
+        object["metadata"]["name"] = "shown".into();
+        object["metadata"]["namespace"] = if name == "policy-audit" { Value::Null } else { "shown".into() };
+        admin.create(&object, "").await?.map_err(|status| anyhow::anyhow!(status.message))?;
+    }
+    let said = |args: &str| plane.kubectl(&args.split(' ').collect::<Vec<_>>())?.success();
+    let cells = |text: String| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+
+    let heading = |kind: &str| {
+        anyhow::Ok(cells(
+            said(&format!("get {kind} -n shown"))?.lines().next().unwrap_or_default().to_owned(),
+        ))
+    };
+    assert_eq!(heading("agid")?, ["NAME", "TARGET", "READY", "SUSPENDED", "POLICIES", "AGE"]);
+    assert_eq!(heading("accpol")?, ["NAME", "MODE", "AGENTS", "JIT", "RECORDING", "READY", "AGE"]);
+    assert_eq!(
+        heading("agrant")?,
+        ["NAME", "TYPE", "AGENT", "REQUEST", "STATE", "REVIEWER", "EXPIRES", "AGE"]
+    );
+    let record =
+        ["NAME", "AGENT", "STARTED", "REQUESTS", "DENIED", "APPROVED", "MASKED", "STATE", "RECORDED"];
+    assert_eq!(heading("srec")?, record);
+    // Defaults are written out: a reader need not know them.
+    assert_eq!(
+        cells(said("get accpol shown --no-headers")?)[..4],
+        ["shown", "Audit", "NotRequired", "Request"]
+    );
+    assert_eq!(
+        said("get sallyport -n shown -o name")?.lines().count(),
+        4,
+        "the category holds all four kinds"
+    );
+    for (selected, rest) in [
+        ("agrant spec.agentRef.name=claude-code", "agrant spec.agentRef.name=other"),
+        ("agrant spec.type=SingleRequest", "agrant spec.type=Window"),
+        ("agid spec.target.type=InCluster", "agid spec.target.type=EKS"),
+        ("srec spec.agentRef.name=claude-code", "srec spec.agentRef.name=other"),
+        ("srec spec.target.type=InCluster", "srec spec.target.type=EKS"),
+        ("srec spec.subject.type=ServiceAccount", "srec spec.subject.type=OIDC"),
+    ] {
+        for (query, count) in [(selected, 1), (rest, 0)] {
+            let (kind, selector) = query.split_once(' ').context("kind and selector")?;
+            let found = said(&format!("get {kind} -n shown -o name --field-selector={selector}"))?;
+            assert_eq!(found.lines().count(), count, "{query}: {found}");
+        }
+    }
+    let manual = cells(said("explain accesspolicy.spec.approval.holdSeconds")?).join(" ");
+    assert!(
+        manual.contains("holdSeconds is how long, in seconds,") && manual.contains("Default: 45."),
+        "{manual}"
+    );
+    said("delete accesspolicy shown")?;
+    Ok(())
+}
+
 #[tokio::test]
 async fn every_manifest_meets_its_fate_and_every_rule_is_shown_both_ways() -> anyhow::Result<()> {
-    // A server of its own, with the definitions and nothing else: no webhook may decide here.
-    let plane = ControlPlane::start()?;
-    for one in definition::all() {
-        plane.apply(&serde_json::to_string(&one)?)?;
-    }
-    plane.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"])?.success()?;
-    plane.named_namespace("agents").await?;
+    let plane = plane().await?;
     let admin = Caller::admin(&plane).await?;
 
     let mut faults = Vec::new();
