@@ -7,7 +7,9 @@ use crds::AccessGrant;
 use crds::access_grant::ReviewDecision;
 use jiff::Timestamp;
 use policy::action::Action;
-use policy::approve::{Deadline, NotReleased, ReviewFacts, Standing, approve, open_window, release, terms_of};
+use policy::approve::{
+    Deadline, NotReleased, ReviewFacts, Standing, approve, open_window, release, terms_of,
+};
 use policy::decision::{Authority, Verdict};
 use policy::grant::{self, Join};
 use policy::reviewers::{Outsiders, Unfit};
@@ -16,7 +18,9 @@ use policy::terms::{Approver, PolicyTerms, Terms};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::support::{NAME, NAMESPACE, action, agent_from_yaml, decide, facts, from, merge, now, time, window_grant};
+use crate::support::{
+    NAME, NAMESPACE, action, agent_from_yaml, decide, facts, from, merge, now, time, window_grant,
+};
 
 const CREATED: i64 = 1_800_000_000;
 
@@ -30,7 +34,13 @@ fn at(offset: i64) -> Timestamp {
 }
 
 fn policy(name: &str, min_approvals: u32, approvers: Vec<Approver>) -> PolicyTerms {
-    PolicyTerms { policy: name.into(), generation: 1, rules: vec!["r".into()], min_approvals, approvers: approvers.into() }
+    PolicyTerms {
+        policy: name.into(),
+        generation: 1,
+        rules: vec!["r".into()],
+        min_approvals,
+        approvers: approvers.into(),
+    }
 }
 
 fn terms(policies: Vec<PolicyTerms>) -> Terms {
@@ -86,7 +96,9 @@ fn a_single_request_from_waiting_to_used() {
     let mut used = approved.clone();
     used.status = Some(from(json!({"consumedBy": "01ID"})));
     assert_eq!(stands(&used, &one, 61), Standing::Used { request_id: "01ID".into() });
-    let denied = request(&[json!({"reviewer": "bob", "decision": "Denied", "note": "no", "reviewTime": at(5).to_string()})]);
+    let denied = request(&[
+        json!({"reviewer": "bob", "decision": "Denied", "note": "no", "reviewTime": at(5).to_string()}),
+    ]);
     let expected = Standing::Denied { by: "bob".into(), note: Some("no".into()), until: at(100) };
     assert_eq!(stands(&denied, &one, 10), expected);
     let revoked = request(&[review("alice", "Approved", 60), review("bob", "Revoked", 61)]);
@@ -121,13 +133,20 @@ fn d07_who_never_counts() {
     let unstamped = request(&[json!({"reviewer": "alice", "decision": "Approved"})]);
     assert!(matches!(stands(&unstamped, &one, 2), Standing::Waiting { .. }));
     let no_terms = terms(vec![]);
-    assert!(matches!(stands(&request(&[review("alice", "Approved", 1)]), &no_terms, 2), Standing::Waiting { .. }));
+    assert!(matches!(
+        stands(&request(&[review("alice", "Approved", 1)]), &no_terms, 2),
+        Standing::Waiting { .. }
+    ));
 }
 
 #[test]
 fn approvers_are_users_groups_or_named_service_accounts() {
     let bot = Approver::ServiceAccount { namespace: "argocd".into(), name: "controller".into() };
-    let named = terms(vec![policy("p", 1, vec![Approver::User("alice".into()), Approver::Group("oncall".into()), bot])]);
+    let named = terms(vec![policy(
+        "p",
+        1,
+        vec![Approver::User("alice".into()), Approver::Group("oncall".into()), bot],
+    )]);
     let counts = |mut review: Value, groups: &[&str]| {
         review["groups"] = json!(groups);
         matches!(stands(&request(&[review]), &named, 2), Standing::Approved { .. })
@@ -149,14 +168,21 @@ fn approvers_are_users_groups_or_named_service_accounts() {
 fn every_policy_has_its_own_quorum_of_distinct_people() {
     let both = terms(vec![policy("p", 2, vec![]), policy("q", 1, vec![Approver::User("carol".into())])]);
     let alice = review("alice", "Approved", 1);
-    assert!(matches!(stands(&request(&[alice.clone(), alice.clone()]), &both, 9), Standing::Waiting { progress, .. }
-        if progress.iter().map(|p| (p.have, p.needed)).collect::<Vec<_>>() == [(1, 2), (0, 1)]));
+    assert!(
+        matches!(stands(&request(&[alice.clone(), alice.clone()]), &both, 9), Standing::Waiting { progress, .. }
+        if progress.iter().map(|p| (p.have, p.needed)).collect::<Vec<_>>() == [(1, 2), (0, 1)])
+    );
     let two = request(&[alice.clone(), review("bob", "Approved", 2)]);
     assert!(matches!(stands(&two, &both, 9), Standing::Waiting { .. }));
     let three = request(&[review("carol", "Approved", 5), alice]);
-    let expected = Standing::Approved { by: vec!["alice".into(), "carol".into()], from: at(5), until: at(55) };
+    let expected =
+        Standing::Approved { by: vec!["alice".into(), "carol".into()], from: at(5), until: at(55) };
     assert_eq!(stands(&three, &both, 9), expected);
-    let denied = request(&[review("alice", "Approved", 1), review("bob", "Denied", 2), review("carol", "Approved", 3)]);
+    let denied = request(&[
+        review("alice", "Approved", 1),
+        review("bob", "Denied", 2),
+        review("carol", "Approved", 3),
+    ]);
     assert!(matches!(stands(&denied, &both, 9), Standing::Denied { .. }));
 }
 
@@ -167,16 +193,22 @@ fn a_window_has_absolute_ends() {
     let mut shortened = review("alice", "Approved", 10);
     shortened["durationSeconds"] = json!(300);
     let plain = window(json!({}), &[review("alice", "Approved", 10)]);
-    assert!(matches!(stands(&plain, &two, 909), Standing::Approved { from, until, .. } if (from, until) == (at(10), at(910))));
+    assert!(
+        matches!(stands(&plain, &two, 909), Standing::Approved { from, until, .. } if (from, until) == (at(10), at(910)))
+    );
     assert_eq!(stands(&plain, &two, 910), Standing::Expired { of: Deadline::Window, at: at(910) });
     let shorter = window(json!({}), &[shortened]);
     assert!(matches!(stands(&shorter, &two, 309), Standing::Approved { until, .. } if until == at(310)));
     let planned = json!({"spec": {"window": {"startTime": at(40).to_string(), "durationSeconds": 60}}});
     let early = window(planned.clone(), &[review("alice", "Approved", 10)]);
-    assert!(matches!(stands(&early, &two, 39), Standing::Scheduled { from, until, .. } if (from, until) == (at(40), at(100))));
+    assert!(
+        matches!(stands(&early, &two, 39), Standing::Scheduled { from, until, .. } if (from, until) == (at(40), at(100)))
+    );
     assert!(matches!(stands(&early, &two, 40), Standing::Approved { until, .. } if until == at(100)));
     let late = window(planned, &[review("alice", "Approved", 90)]);
-    assert!(matches!(stands(&late, &two, 95), Standing::Approved { from, until, .. } if (from, until) == (at(90), at(100))));
+    assert!(
+        matches!(stands(&late, &two, 95), Standing::Approved { from, until, .. } if (from, until) == (at(90), at(100)))
+    );
     let automatic = Terms { policies: vec![policy("p", 0, vec![])], ..two };
     assert!(matches!(stands(&window(json!({}), &[]), &automatic, 1), Standing::Approved { by, from, until }
         if by.is_empty() && (from, until) == (at(0), at(900))));
@@ -231,9 +263,18 @@ fn release_mints_one_permit_for_the_one_request() {
     assert_eq!(refused(&elsewhere, "sha256:f", "01ID"), NotReleased::AnotherRequest);
     let mut unreviewed = consumed("01ID");
     unreviewed.spec.reviews.clear();
-    assert!(matches!(refused(&unreviewed, "sha256:f", "01ID"), NotReleased::NotApproved(Standing::Waiting { .. })));
+    assert!(matches!(
+        refused(&unreviewed, "sha256:f", "01ID"),
+        NotReleased::NotApproved(Standing::Waiting { .. })
+    ));
     assert_eq!(
-        release(&mut decide(&agent, "patch deployments.apps/web -n payments"), &consumed("01ID"), "sha256:f", "01ID", &facts),
+        release(
+            &mut decide(&agent, "patch deployments.apps/web -n payments"),
+            &consumed("01ID"),
+            "sha256:f",
+            "01ID",
+            &facts
+        ),
         Err(NotReleased::NotHeld)
     );
     let mut decision = held();
@@ -243,7 +284,10 @@ fn release_mints_one_permit_for_the_one_request() {
     assert!(matches!(permit.authority(), Authority::Approval { by, .. } if by == &["alice".to_owned()]));
     assert!(permit.is_live(now()) && !permit.is_live(time("2026-11-20T14:39:30Z")), "d18");
     assert!(matches!(decision.verdict(), Verdict::Allowed(_)));
-    assert_eq!(release(&mut decision, &consumed("01ID"), "sha256:f", "01ID", &facts), Err(NotReleased::NotHeld));
+    assert_eq!(
+        release(&mut decision, &consumed("01ID"), "sha256:f", "01ID", &facts),
+        Err(NotReleased::NotHeld)
+    );
 }
 
 #[test]
@@ -273,7 +317,9 @@ fn a_window_opens_only_for_its_own_agent_and_mode() {
     ] {
         assert!(open_window(&agent, &window_grant("w", patch.clone()), &facts).is_none(), "{patch}");
     }
-    let without_jit = agent_from_yaml("- {name: p, spec: {rules: [{name: r, effect: Allow, match: [{nonResourceURLs: [/x], verbs: [get]}]}]}}");
+    let without_jit = agent_from_yaml(
+        "- {name: p, spec: {rules: [{name: r, effect: Allow, match: [{nonResourceURLs: [/x], verbs: [get]}]}]}}",
+    );
     assert!(open_window(&without_jit, &window_grant("w", json!({})), &facts).is_none());
 }
 
@@ -283,9 +329,13 @@ fn grants_are_named_and_joined_by_fingerprint() {
     assert_eq!(name, grant::name("claude-code", "sha256:f", 0));
     assert_ne!(name, grant::name("claude-code", "sha256:f", 1));
     let suffix = name.strip_prefix("claude-code-").unwrap();
-    assert!(suffix.len() == 10 && suffix.bytes().all(|b| b.is_ascii_lowercase() || (b'2'..=b'7').contains(&b)));
-    let standing = |reviews: &[Value], offset| stands(&request(reviews), &terms(vec![policy("p", 1, vec![])]), offset);
-    let join = |standing: &Standing, offset| grant::join(Some(("sha256:f", standing)), "sha256:f", at(offset));
+    assert!(
+        suffix.len() == 10 && suffix.bytes().all(|b| b.is_ascii_lowercase() || (b'2'..=b'7').contains(&b))
+    );
+    let standing =
+        |reviews: &[Value], offset| stands(&request(reviews), &terms(vec![policy("p", 1, vec![])]), offset);
+    let join =
+        |standing: &Standing, offset| grant::join(Some(("sha256:f", standing)), "sha256:f", at(offset));
     assert_eq!(grant::join(None, "sha256:f", at(0)), Join::Create);
     assert_eq!(join(&standing(&[], 1), 1), Join::Wait);
     assert_eq!(grant::join(Some(("sha256:other", &standing(&[], 1))), "sha256:f", at(1)), Join::TryNext);
@@ -325,8 +375,14 @@ fn reviews() -> impl Strategy<Value = Vec<(usize, usize, i64, usize)>> {
     proptest::collection::vec((0..REVIEWERS.len(), 0..3usize, -20i64..140, 0..3usize), 0..8)
 }
 
-const REVIEWERS: [&str; 6] =
-    ["alice", "bob", "carol", "unauthenticated", "sallyport:agent:agents:claude-code", "system:serviceaccount:ci:bot"];
+const REVIEWERS: [&str; 6] = [
+    "alice",
+    "bob",
+    "carol",
+    "unauthenticated",
+    "sallyport:agent:agents:claude-code",
+    "system:serviceaccount:ci:bot",
+];
 const DECISIONS: [&str; 3] = ["Approved", "Denied", "Revoked"];
 const GROUPS: [&[&str]; 3] = [&[], &["oncall"], &["dev", "oncall"]];
 
@@ -335,10 +391,17 @@ fn policies() -> impl Strategy<Value = Vec<PolicyTerms>> {
         Just(vec![]),
         Just(vec![Approver::User("alice".into())]),
         Just(vec![Approver::Group("oncall".into())]),
-        Just(vec![Approver::ServiceAccount { namespace: "ci".into(), name: "bot".into() }, Approver::User("bob".into())]),
+        Just(vec![
+            Approver::ServiceAccount { namespace: "ci".into(), name: "bot".into() },
+            Approver::User("bob".into())
+        ]),
     ];
     proptest::collection::vec((1u32..3, approvers), 1..3).prop_map(|policies| {
-        policies.into_iter().enumerate().map(|(at, (min, approvers))| policy(&format!("p{at}"), min, approvers)).collect()
+        policies
+            .into_iter()
+            .enumerate()
+            .map(|(at, (min, approvers))| policy(&format!("p{at}"), min, approvers))
+            .collect()
     })
 }
 
@@ -351,7 +414,8 @@ fn naive_usable(grant: &AccessGrant, terms: &Terms, now: Timestamp) -> bool {
     if grant.spec.reviews.iter().any(|review| said_no(&review)) {
         return false;
     }
-    let seconds = |review: &crds::access_grant::Review| review.review_time.as_ref().unwrap().0.as_second() - CREATED;
+    let seconds =
+        |review: &crds::access_grant::Review| review.review_time.as_ref().unwrap().0.as_second() - CREATED;
     let now = now.as_second() - CREATED;
     let completes = |limit: i64| {
         terms.policies.iter().all(|policy| {
@@ -381,7 +445,7 @@ fn naive_usable(grant: &AccessGrant, terms: &Terms, now: Timestamp) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
     fn approve_agrees_with_a_naive_reading(

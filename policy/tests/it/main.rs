@@ -3,6 +3,7 @@
 mod approval;
 mod bundles;
 mod properties;
+mod reference;
 mod support;
 mod tables;
 mod texts;
