@@ -200,6 +200,8 @@ async fn an_approval_is_revoked_and_a_denial_is_final() -> anyhow::Result<()> {
     let early = court.patch(&alice, "web", r#"{"decision":"Revoked"}"#)?;
     assert!(early.stderr.contains("only an approved grant can be revoked; use 'Denied'"), "{early:?}");
     court.patch(&alice, "web", APPROVED)?.success()?;
+    // Stamps are whole seconds, and in one second a refusal counts before an approval.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
     court.patch(&alice, "web", r#"{"decision":"Revoked","note":"wrong one"}"#)?.success()?;
     let (status, message) = court.condition("web", "Active", "Revoked").await?;
     assert_eq!((status.as_str(), message.as_str()), ("False", "alice@example.com: \"wrong one\""));
