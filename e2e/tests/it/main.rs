@@ -7,6 +7,7 @@ mod ground;
 mod hold;
 mod manifests;
 mod operator;
+mod plugin;
 mod relay;
 mod reviews;
 mod spine;
