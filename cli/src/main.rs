@@ -4,7 +4,10 @@ mod cluster;
 mod escape;
 mod output;
 mod pending;
+mod recordings;
+mod replay;
 mod review;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -30,6 +33,10 @@ enum Verb {
     Deny(review::Arguments),
     /// Take approvals back; what runs under them is cut.
     Revoke(review::Arguments),
+    /// Show what an agent did in a session.
+    Replay(replay::Arguments),
+    /// Say whether a session's recording is what was recorded.
+    Verify(verify::Arguments),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -53,5 +60,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Verb::Approve(verb) => review::approve(&cluster, &verb).await,
         Verb::Deny(verb) => review::deny(&cluster, &verb).await,
         Verb::Revoke(verb) => review::revoke(&cluster, &verb).await,
+        Verb::Replay(verb) => replay::run(&cluster, &verb).await,
+        Verb::Verify(verb) => verify::run(&cluster, &verb).await,
     }
 }
