@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::events::Events;
 use crate::judge::{self, Judge};
 use crate::reconcile::{json as status_json, target};
 use crate::retention;
@@ -52,6 +53,7 @@ pub struct GrantKeeper {
     watched: Watched,
     judge: Option<Judge>,
     statuses: StatusWriter,
+    events: Events,
 }
 
 impl GrantKeeper {
@@ -62,9 +64,10 @@ impl GrantKeeper {
         time_to_live: Option<Duration>,
         watched: Watched,
         metrics: Arc<Metrics>,
+        events: Events,
     ) -> Self {
         let statuses = StatusWriter::new(client.clone(), GRANT, metrics);
-        Self { client, namespace: namespace.to_owned(), time_to_live, watched, judge: None, statuses }
+        Self { client, namespace: namespace.to_owned(), time_to_live, watched, judge: None, statuses, events }
     }
 
     /// Keeps them until `stop`: after every change, and when the next deadline comes.
@@ -119,7 +122,8 @@ impl GrantKeeper {
             }
             wishes.push(mirror.wish(grant, &outsiders));
         }
-        self.statuses.write(wishes, now).await?;
+        let turns = self.statuses.write(wishes, now).await?;
+        self.events.of_grants(&turns).await;
         for guarded in finished {
             retention::delete(&self.client, guarded.as_ref()).await?;
         }

@@ -7,6 +7,7 @@ pub mod boundary;
 pub mod certificates;
 pub mod conditions;
 pub mod config;
+pub mod events;
 pub mod grants;
 pub mod index;
 pub mod judge;

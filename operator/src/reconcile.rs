@@ -18,6 +18,7 @@ use crate::baseline::{self, BaselineError};
 use crate::boundary::{self, BoundaryError};
 use crate::conditions::{self, IDENTITY, IdentityFacts, POLICY, Reach};
 use crate::config::Config;
+use crate::events::Events;
 use crate::index::{Key, World, key_of};
 use crate::kubeconfig;
 use crate::plan::{IdentityVerdict, Plan, plan};
@@ -29,6 +30,7 @@ use crate::watch::{Watched, lock};
 
 const GATHER: Duration = Duration::from_millis(20);
 const RETRY: Duration = Duration::from_secs(1);
+const IDLE: Duration = Duration::from_secs(300);
 
 /// What stops a pass. The next one starts from the beginning.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +61,7 @@ pub struct Reconciler {
     kubeconfigs: kubeconfig::Publisher,
     identities: StatusWriter,
     policies: StatusWriter,
+    events: Events,
 }
 
 impl Reconciler {
@@ -69,6 +72,7 @@ impl Reconciler {
         watched: Watched,
         metrics: Arc<Metrics>,
         authority: tokio::sync::watch::Receiver<Option<String>>,
+        events: Events,
     ) -> Self {
         Self {
             identities: StatusWriter::new(client.clone(), IDENTITY, metrics.clone()),
@@ -81,6 +85,7 @@ impl Reconciler {
             fleet: Fleet::default(),
             baseline: baseline::Keeper::default(),
             kubeconfigs: kubeconfig::Publisher::default(),
+            events,
         }
     }
 
@@ -90,28 +95,37 @@ impl Reconciler {
         if complete != Some(true) {
             return;
         }
-        let mut due = Some(Instant::now());
+        let mut retry = Some(Instant::now());
         loop {
-            let wake = due.unwrap_or_else(|| Instant::now() + Duration::from_secs(300));
+            let now = Instant::now();
+            let due = retry.or_else(|| self.fleet.next_end(now)).unwrap_or(now + IDLE);
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.watched.config_changed.notified() => tokio::time::sleep(GATHER).await,
+                // Renewals come all the time; only what they change concerns us.
+                () = self.watched.leases_changed.notified() => if !self.observe_fleet() { continue },
                 _ = self.authority.changed() => {}
-                () = tokio::time::sleep_until(wake) => {}
+                () = tokio::time::sleep_until(due) => {}
             }
             let Some(outcome) = stop.run_until_cancelled(self.pass()).await else { return };
-            due = match outcome {
-                Ok(()) => {
-                    self.metrics.reconciliations.with_label_values(&["ok"]).inc();
-                    self.fleet.next_end(Instant::now())
-                }
-                Err(error) => {
-                    self.metrics.reconciliations.with_label_values(&["error"]).inc();
-                    tracing::warn!(%error, "reconciliation failed");
-                    Some(Instant::now() + RETRY)
-                }
-            };
+            let result = if outcome.is_ok() { "ok" } else { "error" };
+            self.metrics.reconciliations.with_label_values(&[result]).inc();
+            retry = None;
+            if let Err(error) = outcome {
+                tracing::warn!(%error, "reconciliation failed");
+                retry = Some(Instant::now() + RETRY);
+            }
         }
+    }
+
+    // Whether the live proxies, or what they run, changed.
+    fn observe_fleet(&mut self) -> bool {
+        let now = Instant::now();
+        let running = |fleet: &Fleet| fleet.bundles(now).into_iter().map(str::to_owned).collect::<Vec<_>>();
+        let before = running(&self.fleet);
+        let leases = self.watched.leases.state();
+        self.fleet.observe(leases.iter().map(Arc::as_ref), Timestamp::now(), now);
+        before != running(&self.fleet)
     }
 
     /// One pass. *Expected flow*: baseline, plan, boundary wide enough for what comes, live config, boundary narrow again,
@@ -144,12 +158,12 @@ impl Reconciler {
     }
 
     async fn say(&mut self, world: &World, plan: &Plan) -> Result<(), ReconcileError> {
+        self.observe_fleet();
         let (wall, now) = (Timestamp::now(), Instant::now());
-        let leases = self.watched.leases.state();
-        self.fleet.observe(leases.iter().map(Arc::as_ref), wall, now);
         let published = self.publish_kubeconfigs(world).await?;
         let wishes = self.identity_wishes(world, plan, &published, now);
-        self.identities.write(wishes, wall).await?;
+        let turns = self.identities.write(wishes, wall).await?;
+        self.events.of_identities(&turns).await;
         let wishes = self.policy_wishes(world, plan, now);
         self.policies.write(wishes, wall).await?;
         Ok(())

@@ -17,6 +17,7 @@ use crate::certificates::keep::{self, KeepError};
 use crate::certificates::serve::{ServeError, Serving};
 use crate::certificates::trust;
 use crate::config::Config;
+use crate::events::Events;
 use crate::grants::GrantKeeper;
 use crate::lead::Claim;
 use crate::reconcile::Reconciler;
@@ -43,9 +44,6 @@ pub enum RunError {
     /// TLS could not be set up.
     #[error(transparent)]
     Tls(#[from] ServeError),
-    /// Another replica leads now: this one starts afresh.
-    #[error("operator lease lost")]
-    LeaseLost,
 }
 
 /// Runs until `stop`. Every replica keeps certificates and admits; one reconciles.
@@ -84,14 +82,14 @@ pub async fn run(
     };
     tasks.spawn(stop.clone().run_until_cancelled_owned(certificates.run()));
     let watched = Watched::start(&client, &config.namespace, &stop, &tasks);
-    let outcome = lead(client, config, metrics, readiness, watched, authority_seen, &stop).await;
+    lead(client, config, metrics, readiness, watched, authority_seen, &stop).await;
     stop.cancel();
     ports.cancel();
     tasks.close();
     if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
         tracing::warn!("ended with work under way");
     }
-    outcome
+    Ok(())
 }
 
 async fn bind(what: &'static str, address: std::net::SocketAddr) -> Result<TcpListener, RunError> {
@@ -109,33 +107,73 @@ async fn lead(
     watched: Watched,
     authority: watch::Receiver<Option<String>>,
     stop: &CancellationToken,
-) -> Result<(), RunError> {
+) {
     if stop.run_until_cancelled(watched.wait_until_complete()).await != Some(true) {
-        return Ok(());
+        return;
     }
     readiness.watches.store(true, Ordering::Release);
     let lasts = Duration::from_secs(u64::from(config.lease_seconds));
     let mut claim = Claim::new(client.clone(), &config.namespace, config.replica_id(), lasts);
-    if !claim.acquire(stop).await {
-        return Ok(());
+    while claim.acquire(stop).await {
+        tracing::info!("leading");
+        metrics.leading.set(1.0);
+        let leading = stop.child_token();
+        let work = TaskTracker::new();
+        begin(
+            &Shared {
+                client: &client,
+                config: &config,
+                metrics: &metrics,
+                watched: &watched,
+                authority: &authority,
+            },
+            &leading,
+            &work,
+        );
+        let given_back = claim.hold(stop).await;
+        metrics.leading.set(0.0);
+        leading.cancel();
+        work.close();
+        // Nothing of ours is under way when the Lease is claimed again.
+        work.wait().await;
+        if given_back {
+            return;
+        }
+        tracing::warn!("operator lease lost");
     }
-    tracing::info!("leading");
-    metrics.leading.set(1.0);
-    let leading = stop.child_token();
-    let work = TaskTracker::new();
-    let time_to_live =
-        (config.grant_ttl_seconds > 0).then(|| Duration::from_secs(u64::from(config.grant_ttl_seconds)));
-    let grants =
-        GrantKeeper::new(client.clone(), &config.namespace, time_to_live, watched.clone(), metrics.clone());
-    let reconciler = Reconciler::new(client, config, watched, metrics.clone(), authority);
+}
+
+struct Shared<'a> {
+    client: &'a Client,
+    config: &'a Arc<Config>,
+    metrics: &'a Arc<Metrics>,
+    watched: &'a Watched,
+    authority: &'a watch::Receiver<Option<String>>,
+}
+
+fn begin(shared: &Shared<'_>, leading: &CancellationToken, work: &TaskTracker) {
+    let Shared { client, config, metrics, watched, authority } = *shared;
+    let seconds = u64::from(config.grant_ttl_seconds);
+    let time_to_live = (seconds > 0).then(|| Duration::from_secs(seconds));
+    let events = Events::new(client.clone(), config.replica_id());
+    let grants = GrantKeeper::new(
+        client.clone(),
+        &config.namespace,
+        time_to_live,
+        watched.clone(),
+        metrics.clone(),
+        events.clone(),
+    );
+    let reconciler = Reconciler::new(
+        client.clone(),
+        config.clone(),
+        watched.clone(),
+        metrics.clone(),
+        authority.clone(),
+        events,
+    );
     work.spawn(reconciler.run(leading.clone()));
     work.spawn(grants.run(leading.clone()));
-    let given_back = claim.hold(stop).await;
-    metrics.leading.set(0.0);
-    leading.cancel();
-    work.close();
-    work.wait().await;
-    if given_back { Ok(()) } else { Err(RunError::LeaseLost) }
 }
 
 struct Certificates {

@@ -101,6 +101,22 @@ struct Written {
 struct Change {
     target: Target,
     status: Value,
+    turns: Vec<Turn>,
+}
+
+/// A condition that was written with another status or reason than before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// Namespace of the object; none for cluster-scoped kinds.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// Reason before; none where there was no such condition.
+    pub before: Option<String>,
+    /// The condition as it is now.
+    pub now: Condition,
 }
 
 impl StatusWriter {
@@ -111,29 +127,34 @@ impl StatusWriter {
         Self { client, owned, resource, metrics, written: HashMap::new() }
     }
 
-    /// Writes every status that differs, by server-side apply: fields and conditions of other writers stay. Returns the
-    /// number of writes.
+    /// Writes every status that differs, by server-side apply: fields and conditions of other writers stay. Returns
+    /// what turned.
     ///
     /// # Errors
     /// The last write that failed; the others are done.
-    pub async fn write(&mut self, wishes: Vec<(Target, Wish)>, now: Timestamp) -> Result<usize, kube::Error> {
+    pub async fn write(
+        &mut self,
+        wishes: Vec<(Target, Wish)>,
+        now: Timestamp,
+    ) -> Result<Vec<Turn>, kube::Error> {
         let uids: std::collections::HashSet<&str> =
             wishes.iter().map(|(target, _)| target.uid.as_str()).collect();
         self.written.retain(|uid, _| uids.contains(uid.as_str()));
         let changes: Vec<Change> =
             wishes.into_iter().filter_map(|(target, wish)| self.change(target, wish, now)).collect();
-        let mut results = stream::iter(changes.into_iter().map(|change| self.apply(change)))
+        let results: Vec<_> = stream::iter(changes.into_iter().map(|change| self.apply(change)))
             .buffer_unordered(AT_ONCE)
-            .collect::<Vec<_>>()
-            .await
-            .into_iter()
-            .collect::<Vec<_>>();
-        let mut outcome = Ok(results.len());
-        for result in results.drain(..) {
+            .collect()
+            .await;
+        let mut outcome = Ok(Vec::new());
+        for result in results {
             match result {
-                Ok(Some((uid, written))) => {
+                Ok(Some((uid, written, turned))) => {
                     self.metrics.status_writes.with_label_values(&[self.owned.plural]).inc();
                     self.written.insert(uid, written);
+                    if let Ok(turns) = &mut outcome {
+                        turns.extend(turned);
+                    }
                 }
                 Ok(None) => {}
                 Err(error) => outcome = Err(error),
@@ -163,12 +184,13 @@ impl StatusWriter {
             return None;
         }
         status.insert("conditions".to_owned(), json!(conditions));
-        Some(Change { target, status: Value::Object(status) })
+        let turns = turns(&target, &before, conditions);
+        Some(Change { target, status: Value::Object(status), turns })
     }
 
     // None where the object is gone.
-    async fn apply(&self, change: Change) -> Result<Option<(String, Written)>, kube::Error> {
-        let Change { target, status } = change;
+    async fn apply(&self, change: Change) -> Result<Option<(String, Written, Vec<Turn>)>, kube::Error> {
+        let Change { target, status, turns } = change;
         let api: Api<DynamicObject> = match &target.namespace {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &self.resource),
             None => Api::all_with(self.client.clone(), &self.resource),
@@ -185,12 +207,30 @@ impl StatusWriter {
             Ok(object) => {
                 let version = object.resource_version().and_then(|version| version.parse().ok()).unwrap_or(0);
                 let status = object.data.get("status").cloned().unwrap_or_default();
-                Ok(Some((target.uid, Written { version, status })))
+                Ok(Some((target.uid, Written { version, status }, turns)))
             }
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(None),
             Err(error) => Err(error),
         }
     }
+}
+
+fn turns(target: &Target, before: &BTreeMap<String, Condition>, now: Vec<Condition>) -> Vec<Turn> {
+    let turned = |condition: &Condition| {
+        before
+            .get(&condition.r#type)
+            .is_none_or(|before| (before.status, &before.reason) != (condition.status, &condition.reason))
+    };
+    now.into_iter()
+        .filter(turned)
+        .map(|now| Turn {
+            namespace: target.namespace.clone(),
+            name: target.name.clone(),
+            uid: target.uid.clone(),
+            before: before.get(&now.r#type).map(|before| before.reason.clone()),
+            now,
+        })
+        .collect()
 }
 
 fn own_conditions(status: &Value, owned: &Owned) -> BTreeMap<String, Condition> {

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crds::{AccessGrant, AccessPolicy, AgentIdentity};
 use futures::StreamExt as _;
@@ -13,6 +14,7 @@ use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{Lookup, Store, store};
+use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -40,8 +42,10 @@ pub struct Watched {
     pub boundary: Store<ClusterRole>,
     /// The bundles that went by.
     pub history: Arc<Mutex<History>>,
-    /// Rings when anything but a grant changed.
+    /// Rings when an identity, a policy, a shard or the boundary changed.
     pub config_changed: Arc<Notify>,
+    /// Rings when a proxy's Lease changed.
+    pub leases_changed: Arc<Notify>,
     /// Rings when something changed that decides grants.
     pub grants_changed: Arc<Notify>,
 }
@@ -50,6 +54,7 @@ impl Watched {
     /// Starts every watch as a task of `tasks`; they end with `stop`.
     pub fn start(client: &Client, namespace: &str, stop: &CancellationToken, tasks: &TaskTracker) -> Self {
         let config_changed = Arc::new(Notify::new());
+        let leases_changed = Arc::new(Notify::new());
         let grants_changed = Arc::new(Notify::new());
         let history = Arc::new(Mutex::new(History::default()));
         let begin = Begin { stop, tasks };
@@ -76,7 +81,7 @@ impl Watched {
             leases: begin.watch(
                 Api::namespaced(client.clone(), namespace),
                 labelled(&proxies),
-                config_only.clone(),
+                [leases_changed.clone()],
                 |_| {},
             ),
             boundary: begin.watch(
@@ -87,6 +92,7 @@ impl Watched {
             ),
             history,
             config_changed,
+            leases_changed,
             grants_changed,
         }
     }
@@ -153,7 +159,7 @@ async fn follow<K, const N: usize>(
     <K as Lookup>::DynamicType: Eq + Hash + Clone,
 {
     let reader = writer.as_reader();
-    let mut events = pin!(watcher(api, config).default_backoff());
+    let mut events = pin!(watcher(api, config).backoff(Pace::default()));
     while let Some(event) = events.next().await {
         let mut event = match event {
             Ok(event) => event,
@@ -169,5 +175,36 @@ async fn follow<K, const N: usize>(
             after(&reader);
             bells.iter().for_each(|bell| bell.notify_one());
         }
+    }
+}
+
+/// How long an interrupted watch waits: half a second, then twice as long each time, four seconds at most. A watch that is
+/// behind means conditions that are behind, so it is shorter than usual.
+struct Pace(Duration);
+
+impl Pace {
+    const FIRST: Duration = Duration::from_millis(500);
+    const LONGEST: Duration = Duration::from_secs(4);
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self(Self::FIRST)
+    }
+}
+
+impl Iterator for Pace {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let wait = self.0;
+        self.0 = (wait * 2).min(Self::LONGEST);
+        Some(wait)
+    }
+}
+
+impl Backoff for Pace {
+    fn reset(&mut self) {
+        *self = Self::default();
     }
 }
