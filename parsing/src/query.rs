@@ -143,6 +143,7 @@ const HEALTH: &[Key] = &[("exclude", Texts), ("verbose", BareFlag)];
 const OWN: &[Key] = &[
     ("name", Text),
     ("namespace", Label),
+    ("path", Text),
     ("resource", Text),
     ("subresource", Label),
     ("timeoutSeconds", Number),

@@ -1,0 +1,264 @@
+//! A question to the gate itself becomes the gate's own answer: who am I, may I, what may I, and why.
+mod imagined;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, Method, Response, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use jiff::Timestamp;
+use parsing::discovery::Discovery;
+use parsing::query::Query;
+use parsing::request::Request;
+use parsing::review::{
+    AccessStatus, Asked, Encoding, NonResourceRule, ResourceRule, Review, RulesStatus, UserInfo, write_access,
+    write_rules, write_whoami,
+};
+use parsing::target::Path;
+use policy::action::Action;
+use policy::evaluate::{Facts, own_grants};
+use policy::explain;
+use serde_json::Value;
+use tokio::time::timeout;
+
+use crate::authenticate::Caller;
+use crate::decide::{DecideError, Decider};
+use crate::forward::impersonation;
+use crate::mask::Masked;
+use crate::refuse::{Body, Reason, Refusal};
+use crate::request_id::RequestId;
+use crate::upstream::{Outgoing, Upstream};
+
+const ANSWER_BODY: usize = 256 << 10;
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+const JSON: &str = "application/json";
+
+/// What only the gate can answer.
+#[derive(Clone, Copy, Debug)]
+pub enum Question<'a> {
+    /// `kubectl auth whoami`
+    Whoami,
+    /// `kubectl auth can-i`
+    Access(&'a Asked),
+    /// `kubectl auth can-i --list`
+    Rules(&'a str),
+    /// `GET /sallyport/v1/access`
+    AccessDocument,
+    /// `GET /sallyport/v1/explain`
+    Explain(&'a Query),
+    /// Below `/sallyport/v1/`, promised for later.
+    NotYet(&'static str),
+    /// Below `/sallyport/`, never heard of.
+    Unknown,
+}
+
+impl Question<'_> {
+    /// The question that a request is, if it is one.
+    pub fn of(request: &Request) -> Option<Question<'_>> {
+        if let Some(review) = request.review() {
+            return Some(match review {
+                Review::Whoami => Question::Whoami,
+                Review::Access(asked) => Question::Access(asked),
+                Review::Rules { namespace } => Question::Rules(namespace),
+            });
+        }
+        let Path::NonResource(segments) = &request.target.path else { return None };
+        let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+        match segments.as_slice() {
+            ["sallyport", "v1", "access"] => Some(Question::AccessDocument),
+            ["sallyport", "v1", "explain"] => Some(Question::Explain(&request.query)),
+            ["sallyport", "v1", "instructions"] => Some(Question::NotYet("/sallyport/v1/instructions")),
+            ["sallyport", "v1", "grants", _, "wait"] => Some(Question::NotYet("waiting for a grant through this path")),
+            ["sallyport", ..] => Some(Question::Unknown),
+            _ => None,
+        }
+    }
+}
+
+/// Who asks, and what is known then.
+#[derive(Clone, Copy)]
+pub struct Asking<'a> {
+    /// The agent.
+    pub caller: &'a Caller,
+    /// Name of its session.
+    pub session: &'a str,
+    /// Id of the request.
+    pub id: &'a RequestId,
+    /// The request.
+    pub request: &'a Request,
+    /// What the target serves.
+    pub discovery: &'a Discovery,
+    /// Decides about the acts asked about.
+    pub decider: &'a Decider,
+    /// The way to the target, whose RBAC has a say too.
+    pub upstream: &'a Upstream,
+}
+
+/// Answers a question.
+///
+/// *Guarantees*: nothing is done. What is asked of the target is asked as the agent; its answer is read, never passed on
+/// (B31, B58).
+///
+/// # Errors
+/// If the question means nothing, or there is no bundle to answer from.
+pub async fn answer(asking: Asking<'_>, question: Question<'_>) -> Result<Masked<Response<Body>>, Refusal> {
+    let encoding = Encoding::accepted(asking.request.headers.accept.as_deref());
+    let review = |bytes: Vec<u8>| {
+        Masked::made_here(StatusCode::CREATED, encoding.content_type(), bytes, asking.id)
+    };
+    match question {
+        Question::Whoami => Ok(review(write_whoami(&asking.whoami()?, encoding))),
+        Question::Access(asked) => Ok(review(write_access(asked, &asking.access(asked).await?, encoding))),
+        Question::Rules(namespace) => Ok(review(write_rules(namespace, &asking.rules(namespace)?, encoding))),
+        Question::AccessDocument => {
+            let document = asking.with_facts(|agent, facts| explain::access(agent, facts))?;
+            asking.document(&document)
+        }
+        Question::Explain(query) => asking.document(&asking.explain(query)?),
+        Question::NotYet(what) => Err(Refusal::new(
+            Reason::NotSupportedYet,
+            format!("sallyport/NotSupportedYet: {what} is not supported yet."),
+        )
+        .line("instead", "kubectl get --raw /sallyport/v1/access")),
+        Question::Unknown => Err(Refusal::new(
+            Reason::NotFound,
+            "sallyport/NotFound: the gate serves /sallyport/v1/access and /sallyport/v1/explain.",
+        )),
+    }
+}
+
+impl Asking<'_> {
+    fn with_facts<T>(&self, say: impl FnOnce(&policy::agent::Agent, &Facts<'_>) -> T) -> Result<T, Refusal> {
+        let now = Timestamp::now();
+        let agent = self.decider.agent(self.caller).map_err(|error| error.refusal())?;
+        let windows = self.decider.windows(self.caller, &agent, now).map_err(|error| error.refusal())?;
+        Ok(say(&agent, &Facts { now, suspended: false, windows: &windows }))
+    }
+
+    fn whoami(&self) -> Result<UserInfo, Refusal> {
+        self.with_facts(|agent, facts| {
+            let one = |value: &str| vec![value.to_owned()];
+            let windows: Vec<String> =
+                facts.windows.iter().map(|window| format!("{} until {}", window.grant(), explain::stamp(window.until()))).collect();
+            let mut extra = std::collections::BTreeMap::from([
+                ("sallyport.dev/grant-namespace".to_owned(), one(agent.namespace())),
+                (crds::names::EXTRA_SESSION.to_owned(), one(self.session)),
+            ]);
+            if !windows.is_empty() {
+                extra.insert("sallyport.dev/window".to_owned(), windows);
+            }
+            let groups = agent.groups().iter().cloned().chain(["system:authenticated".to_owned()]).collect();
+            UserInfo { username: agent.username().to_owned(), uid: String::new(), groups, extra }
+        })
+    }
+
+    /// Policy **and** the target's RBAC.
+    async fn access(&self, asked: &Asked) -> Result<AccessStatus, Refusal> {
+        let action = match imagined::asked(asked, self.discovery) {
+            Ok(action) => Arc::new(action),
+            Err(why) => return Ok(no(why.to_string())),
+        };
+        if self.is_own_grant(&action)? {
+            let reason = "served by the gate: your own grants only; create only a Window".to_owned();
+            return Ok(AccessStatus { allowed: true, reason, ..AccessStatus::default() });
+        }
+        let said = explain::can_i(&self.decide(&action)?);
+        if !said.allowed {
+            return Ok(AccessStatus { denied: said.denied, ..no(said.reason) });
+        }
+        if let Some(why) = imagined::not_served(&action) {
+            return Ok(AccessStatus { denied: true, ..no(why.to_owned()) });
+        }
+        Ok(match self.target_allows(asked).await {
+            Ok(true) => AccessStatus { allowed: true, reason: said.reason, ..AccessStatus::default() },
+            Ok(false) => no(explain::target_refused(&self.caller.agent)),
+            Err(error) => {
+                tracing::warn!(id = %self.id, error, "the target did not say whether its RBAC allows an act");
+                let evaluation_error = "policy allows it; the target's RBAC could not be asked".to_owned();
+                AccessStatus { evaluation_error, ..AccessStatus::default() }
+            }
+        })
+    }
+
+    fn is_own_grant(&self, action: &Action) -> Result<bool, Refusal> {
+        let agent = self.decider.agent(self.caller).map_err(|error| error.refusal())?;
+        let facts = Facts { now: Timestamp::now(), suspended: false, windows: &[] };
+        Ok(own_grants(&agent, action, &facts).is_some())
+    }
+
+    fn decide(&self, action: &Arc<Action>) -> Result<policy::decision::Decision, Refusal> {
+        let decided = self.decider.decide(self.caller, action, Timestamp::now());
+        decided.map_err(|error: DecideError| error.refusal())
+    }
+
+    /// Asks the target as the agent (B58).
+    async fn target_allows(&self, asked: &Asked) -> Result<bool, String> {
+        let review = Review::Access(asked.clone());
+        let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+        let outgoing = Outgoing {
+            method: Method::POST,
+            path_and_query: http::uri::PathAndQuery::from_static(path),
+            passed: HeaderMap::new(),
+            content_type: Some(JSON.to_owned()),
+            accept: JSON.to_owned(),
+            user_agent: self.request.headers.user_agent.clone().unwrap_or_default(),
+            body: parsing::json::write(&review.to_json()).into(),
+        };
+        let agent = impersonation(&self.caller.agent, self.session);
+        let response = self.upstream.send(outgoing, Some(&agent), self.id).await.map_err(|error| error.to_string())?;
+        if response.status() != StatusCode::CREATED {
+            return Err(format!("the API server answered {}", response.status()));
+        }
+        let body = timeout(ANSWER_TIME, Limited::new(response.into_body(), ANSWER_BODY).collect()).await;
+        let bytes = body.map_err(|_| "too slow".to_owned())?.map_err(|error| error.to_string())?.to_bytes();
+        let said: Value = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+        said.pointer("/status/allowed").and_then(Value::as_bool).ok_or_else(|| "no status".to_owned())
+    }
+
+    fn rules(&self, namespace: &str) -> Result<RulesStatus, Refusal> {
+        let said = self.with_facts(|agent, facts| explain::list_rules(agent, namespace, facts))?;
+        let resource = |rule: explain::ResourceRule| ResourceRule {
+            verbs: rule.verbs,
+            api_groups: rule.api_groups,
+            resources: rule.resources,
+            resource_names: rule.resource_names,
+        };
+        let path = |rule: explain::NonResourceRule| NonResourceRule {
+            verbs: rule.verbs,
+            non_resource_urls: rule.non_resource_urls,
+        };
+        // The target's own RBAC is not in the list, so the list is never the whole truth (B58).
+        let rbac = "Kubernetes RBAC on the target decides too";
+        let evaluation_error = match said.evaluation_error.as_str() {
+            "" => rbac.to_owned(),
+            more => format!("{rbac}; {more}"),
+        };
+        Ok(RulesStatus {
+            resource_rules: said.resource_rules.into_iter().map(resource).collect(),
+            non_resource_rules: said.non_resource_rules.into_iter().map(path).collect(),
+            incomplete: true,
+            evaluation_error,
+        })
+    }
+
+    fn explain(&self, query: &Query) -> Result<explain::ExplainDocument, Refusal> {
+        let action = imagined::from_query(query, self.discovery).map_err(|why| {
+            let next = "kubectl get --raw '/sallyport/v1/explain?verb=delete&resource=deployments.apps&namespace=default&name=web'";
+            Refusal::new(Reason::BadRequest, format!("sallyport/BadRequest: {why}.")).next(next)
+        })?;
+        Ok(explain::explain(&self.decide(&Arc::new(action))?))
+    }
+
+    fn document(&self, document: &impl serde::Serialize) -> Result<Masked<Response<Body>>, Refusal> {
+        let mut text = serde_json::to_vec_pretty(document).map_err(|error| {
+            tracing::error!(id = %self.id, %error, "a document could not be written");
+            Refusal::new(Reason::InternalError, "sallyport/InternalError: the gate failed.")
+        })?;
+        text.push(b'\n');
+        Ok(Masked::made_here(StatusCode::OK, JSON, text, self.id))
+    }
+}
+
+fn no(reason: String) -> AccessStatus {
+    AccessStatus { reason, ..AccessStatus::default() }
+}
