@@ -46,10 +46,13 @@ pub fn the_three_files(admin: &Actor) -> anyhow::Result<()> {
 }
 
 fn apply(admin: &Actor, name: &str) -> anyhow::Result<()> {
+    admin.types(&format!("kubectl apply -f {}", shown(name)))?.well("applied", &["created"]).map(|_said| ())
+}
+
+/// A manifest's path as typed at the root of the workspace.
+fn shown(name: &str) -> String {
     let path = manifest(name);
-    let shown = path.strip_prefix(e2e::workspace_root()).unwrap_or(&path).display().to_string();
-    let said = admin.types(&format!("kubectl apply -f {}", path.display()))?;
-    said.well(&format!("{shown} is applied"), &["created"]).map(|_said| ())
+    path.strip_prefix(e2e::workspace_root()).unwrap_or(&path).display().to_string()
 }
 
 impl Stage {
@@ -135,7 +138,7 @@ impl Stage {
 
         say("somebody deploys web again; the same command is a new request");
         self.admin
-            .types(&format!("kubectl apply -f {}", manifest("world").display()))?
+            .types(&format!("kubectl apply -f {}", shown("world")))?
             .well("web is back", &["deployment.apps/web created"])?;
         let delete = self.agent.starts(DELETE_WEB)?;
         let second = self.waiting_grant()?;

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use e2e::{Tools, program};
+use e2e::{Tools, program, workspace_root};
 
 /// Somebody at a shell prompt, with a kubeconfig of their own.
 pub struct Actor {
@@ -109,6 +109,7 @@ impl Actor {
         let mut shell = Command::new("bash");
         shell
             .args(["-c", command])
+            .current_dir(workspace_root())
             .env_clear()
             .env("PATH", &self.path)
             .env("HOME", &home)
