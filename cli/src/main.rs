@@ -2,6 +2,7 @@
 
 mod cluster;
 mod escape;
+mod explain;
 mod output;
 mod pending;
 mod recordings;
@@ -33,6 +34,8 @@ enum Verb {
     Deny(review::Arguments),
     /// Take approvals back; what runs under them is cut.
     Revoke(review::Arguments),
+    /// Ask the gate what it would decide, as the agent that the kubeconfig belongs to.
+    Explain(explain::Arguments),
     /// Show what an agent did in a session.
     Replay(replay::Arguments),
     /// Say whether a session's recording is what was recorded.
@@ -60,6 +63,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Verb::Approve(verb) => review::approve(&cluster, &verb).await,
         Verb::Deny(verb) => review::deny(&cluster, &verb).await,
         Verb::Revoke(verb) => review::revoke(&cluster, &verb).await,
+        Verb::Explain(verb) => explain::run(&cluster, &verb).await,
         Verb::Replay(verb) => replay::run(&cluster, &verb).await,
         Verb::Verify(verb) => verify::run(&cluster, &verb).await,
     }
