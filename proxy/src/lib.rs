@@ -2,6 +2,7 @@
 
 pub mod accept;
 pub mod admin;
+pub mod answer;
 pub mod authenticate;
 pub mod config;
 pub mod decide;

@@ -25,6 +25,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::Session as Connection;
+use crate::answer::Question;
 use crate::authenticate::{Authenticator, Caller};
 use crate::decide::Decider;
 use crate::discovery::{DiscoveryCache, DiscoveryError};
@@ -175,6 +176,10 @@ impl Climb {
         }
         let decided = gate.decider.decide(&climber.caller, &action, Timestamp::now());
         let decision = decided.map_err(|error| error.refusal())?;
+        if let Some(question) = Question::of(&asked).filter(|_| *decision.verdict() != Verdict::Suspended) {
+            let pass = Pass { climb: self, climber, known, action: &action, discovery: &discovery };
+            return pass.question(&asked, question).await;
+        }
         known.decided(&decision, &gate.live);
         if let Some(refusal) = explain::refuse(&decision) {
             return Err(refusal.into());
@@ -233,6 +238,11 @@ impl Climb {
 /// What would destroy a value that the client has only seen masked (C).
 fn refuse_damage(asked: &Asked) -> Result<(), Refusal> {
     let Action::Resource(action) = &asked.action else { return Ok(()) };
+    let placeholders = asked.body.to_json().map(|body| masking::detect::placeholders(&body)).unwrap_or_default();
+    if !placeholders.is_empty() {
+        let paths: Vec<&str> = placeholders.iter().map(String::as_str).collect();
+        return Err(explain::masked_value_in_write(&asked.action, &paths).into());
+    }
     let writes = matches!(action.verb, Verb::Create | Verb::Update | Verb::Patch);
     if writes && action.group.is_empty() && action.resource == "secrets" {
         let next = "ask a person to write the Secret; other objects may refer to it by name";

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use masking::{
-    Cells, Encoding, Expectation, FieldPath, FieldRule, Form, GroupKind, PathError, Plans, Segment, Which,
+    Cells, Encoding, Expectation, FieldPath, FieldRule, Form, GroupKind, Masker, PathError, Plans, Segment, Which,
 };
+use parsing::body::Body;
 use parsing::discovery::{Discovery, Kind};
 use parsing::request::Request;
 use policy::action::{Action, ResourceAction, Verb};
@@ -57,6 +58,24 @@ impl Masks {
             is_watch: action.verb == Verb::Watch,
             is_write: !action.verb.is_read(),
         })
+    }
+
+    /// A request's body as the record may hold it: masked as an answer of its kind would be. `None` without a body, for
+    /// a JSON patch (its values stand at no path of the object), and for what cannot be masked.
+    pub fn body(&self, request: &Request, discovery: &Discovery, masks: &[Arc<MaskRule>]) -> Option<String> {
+        let Action::Resource(action) = &request.action else { return None };
+        let bytes = match &request.body {
+            Body::Object(_) | Body::Merge(_) | Body::Strategic(_) | Body::Apply(_) => request.body.to_bytes()?,
+            Body::Delete(_) => return String::from_utf8(request.body.to_bytes()?).ok(),
+            Body::Empty | Body::JsonPatch(_) | Body::Review(_) => return None,
+        };
+        let mut expectation = expectation(action, discovery, masks).ok()?;
+        expectation.form = Form::Object;
+        let mut masker = Masker::new(self.plans(masks).ok()?, expectation).ok()?;
+        let mut out = Vec::with_capacity(bytes.len());
+        masker.push(&bytes, &mut out).ok()?;
+        masker.finish().ok()?;
+        String::from_utf8(out).ok()
     }
 
     fn plans(&self, masks: &[Arc<MaskRule>]) -> Result<Arc<Plans>, NotMasked> {

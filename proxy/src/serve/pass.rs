@@ -12,7 +12,8 @@ use policy::evaluate::GrantAct;
 use policy::explain;
 use policy::mask::MaskRule;
 use policy::permit::Permit;
-use recording::event::{Disposition, GrantChange, GrantEvent, Review};
+use policy::rule::Level;
+use recording::event::{Disposition, GrantChange, GrantEvent, MaskedBody, Review};
 
 use super::{Climb, Climber, Known, note, outcome};
 use crate::forward::{self, Answer, ForwardError};
@@ -96,8 +97,7 @@ impl Pass<'_> {
     pub async fn own(&self, asked: &Asked, act: GrantAct) -> Result<Response<Body>, Refusal> {
         let prepared = self.prepare(asked, &[])?;
         let place = self.place(asked)?;
-        let mut pending = self.intent(asked, None, None).await?;
-        pending.sent();
+        let pending = self.intent(asked, None, None).await?;
         let accept = prepared.accept();
         let answer = match serve_own(&self.climb.gate.hold, self.asking(asked), act, accept).await {
             Ok(answer) => Ok(answer),
@@ -157,7 +157,11 @@ impl Pass<'_> {
             Action::NonResource { verb, .. } => verb == "get",
         };
         let durability = if is_read { Durability::Spool } else { Durability::Store };
-        let intent = self.known.intent(&self.climb.id, asked.canonical_target(), decision, grant);
+        let mut intent = self.known.intent(&self.climb.id, asked.canonical_target(), decision, grant);
+        if let Some(owed) = decision.map(Decision::obligations).filter(|owed| owed.level == Level::Request) {
+            let body = self.climb.gate.masks.body(asked, self.discovery, &owed.masks);
+            intent.body = body.map(MaskedBody::from_masked);
+        }
         let pending = self.climber.session.intent(intent, durability, self.climb.arrived).await;
         self.climb.gate.telemetry.stage(Stage::Record, started.elapsed());
         pending.map_err(|error| super::unrecorded(&error))
