@@ -2,24 +2,20 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use object_store::ObjectStore;
 use recording::event::{EndReason, Event, Gap, SessionEnd};
 use recording::hash::Hash;
 use recording::journal::{Journal, Segment};
 use recording::segment::{ChainId, Stamp};
-use recording::store::{PutError, put_segment};
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::card::Facts;
 use super::spool::{Room, Spool, Standing};
 use super::tally::Tally;
+use super::way::Way;
 use super::{Clock, Unavailable};
-use crate::telemetry::Telemetry;
 
 /// What a frame without a body needs at most, but for very long names.
 pub const USUAL_FRAME: usize = 2 << 10;
-const FIRST_RETRY: Duration = Duration::from_millis(50);
-const LAST_RETRY: Duration = Duration::from_secs(5);
 
 /// One chain.
 pub struct Chain {
@@ -93,17 +89,6 @@ pub struct Parts {
     pub segment_bytes: usize,
     /// When the session ends at the latest.
     pub longest_at: Instant,
-}
-
-/// The way to the store.
-#[derive(Clone)]
-pub struct Way {
-    /// The store.
-    pub store: Arc<dyn ObjectStore>,
-    /// So many uploads at once.
-    pub permits: Arc<Semaphore>,
-    /// Counts failures.
-    pub telemetry: Telemetry,
 }
 
 impl Chain {
@@ -338,7 +323,7 @@ impl Chain {
             if self.spool.durable(mark).await.is_err() {
                 return;
             }
-            if let Err(error) = way.bring(&self.id, &segment).await {
+            if let Err(error) = way.bring(&self.id, segment.number, &segment.bytes).await {
                 tracing::error!(%error, session = self.id.session, "a chain cannot go on");
                 self.stored.send_modify(|stored| stored.conflict = true);
                 return;
@@ -358,35 +343,6 @@ impl Chain {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Way {
-    /// Puts a segment into the store, however long that takes.
-    ///
-    /// # Errors
-    /// Something else lies in its place.
-    pub async fn bring(&self, chain: &ChainId, segment: &Segment) -> Result<(), PutError> {
-        let mut pause = FIRST_RETRY;
-        loop {
-            let put = {
-                let Ok(_permit) = self.permits.acquire().await else { return Ok(()) };
-                put_segment(&*self.store, chain, segment.number, segment.bytes.clone()).await
-            };
-            match put {
-                Ok(()) => return Ok(()),
-                Err(conflict @ PutError::Conflict(_)) => {
-                    self.telemetry.recording_failure();
-                    return Err(conflict);
-                }
-                Err(PutError::Store(error)) => {
-                    self.telemetry.recording_failure();
-                    tracing::warn!(%error, session = chain.session, "the store does not take a segment; trying again");
-                }
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LAST_RETRY);
-        }
     }
 }
 

@@ -6,8 +6,9 @@ use crds::session_record::{SessionRecord, SessionRecordStatus};
 use jiff::Timestamp;
 use recording::event::EndReason;
 
-use super::card::{self, Cards, Entry};
+use super::card::{self, Cards};
 use super::chain::Chain;
+use super::status::{Entry, is_ended, write_entry};
 
 /// How one record is kept.
 pub struct Keeper {
@@ -102,7 +103,7 @@ impl Keeper {
             Err(_) => return Some(RETRY),
         };
         let status = record.status.unwrap_or_default();
-        if card::is_ended(&status) {
+        if is_ended(&status) {
             return None;
         }
         let now = Timestamp::now();
@@ -151,37 +152,9 @@ impl Keeper {
     }
 }
 
-/// Writes a replica's entry and, with a reason, the end of its part of the session.
-pub fn write_entry(
-    status: &mut SessionRecordStatus,
-    entry: &Entry,
-    ending: Option<EndReason>,
-    now: Timestamp,
-) {
-    card::enter(status, entry);
-    match ending {
-        None => {}
-        Some(EndReason::ProxyStopped | EndReason::ProxyLost) => {
-            // The session goes on with the others, if there are any.
-            let others =
-                status.replicas.iter().any(|replica| replica.name != entry.replica && !replica.closed);
-            if !others {
-                card::end(status, EndReason::ProxyLost, now);
-            }
-        }
-        Some(
-            reason @ (EndReason::IdleTimeout
-            | EndReason::MaxDuration
-            | EndReason::WindowClosed
-            | EndReason::AgentSuspended),
-        ) => card::end(status, reason, now),
-    }
-    card::set_conditions(status, now);
-}
-
 fn ended_reason(record: &SessionRecord) -> Option<EndReason> {
     let status = record.status.as_ref()?;
-    if !card::is_ended(status) {
+    if !is_ended(status) {
         return None;
     }
     let active = status.conditions.iter().find(|condition| condition.r#type == "Active")?;

@@ -80,8 +80,7 @@ impl Session {
         let event = Event::Intent(Box::new(intent));
         let in_store = durability == Durability::Store;
         let written = self.chain.write(&event, Room::Ordinary, in_store).inspect_err(|_| self.failed())?;
-        let pending =
-            Pending { session: self.clone(), request_id, arrived, otherwise: Some(Otherwise::NotSent) };
+        let pending = Pending { session: self.clone(), request_id: Some(request_id), arrived };
         let durable = match durability {
             Durability::Spool => self.chain.spooled(written).await,
             Durability::Store => self.chain.stored(written, self.waits.store).await,
@@ -152,30 +151,17 @@ impl Drop for Session {
     }
 }
 
-/// What is written if a request is dropped without a word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Otherwise {
-    /// Nothing had gone upstream.
-    NotSent,
-    /// Something may have.
-    Sent,
-}
-
-/// A request whose intent is durable. It ends in exactly one outcome: by [`Pending::finish`], or when it is dropped.
+/// A request whose intent is durable. It ends in exactly one outcome: by [`Pending::finish`], or as unknown when it is
+/// dropped without a word.
 #[must_use = "the request has no outcome yet"]
 pub struct Pending {
     session: Session,
-    request_id: String,
+    /// `None` once there is an outcome.
+    request_id: Option<String>,
     arrived: Instant,
-    otherwise: Option<Otherwise>,
 }
 
 impl Pending {
-    /// The first byte is about to go upstream: from now on a lost request is unknown, not failed.
-    pub fn sent(&mut self) {
-        self.otherwise = Some(Otherwise::Sent);
-    }
-
     /// The session.
     pub fn session(&self) -> &Session {
         &self.session
@@ -187,21 +173,15 @@ impl Pending {
     }
 
     fn write(&mut self, ended: Ended) {
-        if self.otherwise.take().is_none() {
-            return;
+        if let Some(request_id) = self.request_id.take() {
+            self.session.note(&outcome(request_id, ended, self.arrived));
         }
-        let outcome = outcome(std::mem::take(&mut self.request_id), ended, self.arrived);
-        self.session.note(&outcome);
     }
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        let disposition = match self.otherwise {
-            None => return,
-            Some(Otherwise::NotSent) => Disposition::Failed,
-            Some(Otherwise::Sent) => Disposition::Unknown,
-        };
+        let disposition = Disposition::Unknown;
         self.write(Ended { code: 0, masked: 0, bytes: 0, disposition, reason: None });
     }
 }

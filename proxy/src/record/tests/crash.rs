@@ -57,9 +57,7 @@ async fn f03_a_write_in_flight_when_the_proxy_dies_is_unknown_after_the_next_sta
     let session = recorder.session(&facts()).await.unwrap();
     let name = session.name().to_owned();
     request(&session, "r1", "get").await.unwrap();
-    let mut stalled =
-        session.intent(intent("w1", "delete"), Durability::Store, Instant::now()).await.unwrap();
-    stalled.sent();
+    let _stalled = session.intent(intent("w1", "delete"), Durability::Store, Instant::now()).await.unwrap();
     let open = world.read(&name).await.0;
     assert_eq!((open.verdict(), open.chains[0].unknown.len()), (Verdict::Open, 1));
 
@@ -94,9 +92,8 @@ async fn f03_at_every_point_what_was_durable_survives() {
     let mut crashes = vec![];
     for n in 0..40 {
         world.store.down.store(n % 7 > 3, Ordering::SeqCst);
-        let mut pending =
+        let pending =
             session.intent(intent(&format!("r{n}"), "get"), Durability::Spool, Instant::now()).await.unwrap();
-        pending.sent();
         if n % 2 == 0 {
             pending.finish(executed());
         } else {

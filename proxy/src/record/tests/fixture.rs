@@ -265,8 +265,7 @@ pub fn executed() -> Ended {
 /// A whole request.
 pub async fn request(session: &Session, id: &str, verb: &str) -> Result<(), Unavailable> {
     let durability = if verb == "get" { Durability::Spool } else { Durability::Store };
-    let mut pending = session.intent(intent(id, verb), durability, Instant::now()).await?;
-    pending.sent();
+    let pending = session.intent(intent(id, verb), durability, Instant::now()).await?;
     pending.finish(executed());
     Ok(())
 }

@@ -109,12 +109,11 @@ async fn every_request_has_one_outcome_even_when_it_is_dropped() {
     let recorder = world.open("p0");
     let session = recorder.session(&facts()).await.unwrap();
     let name = session.name().to_owned();
-    for (id, sent) in [("r1", false), ("r2", true)] {
-        let mut pending = session.intent(intent(id, "get"), Durability::Spool, Instant::now()).await.unwrap();
-        if sent {
-            pending.sent();
+    for (id, finished) in [("r1", true), ("r2", false)] {
+        let pending = session.intent(intent(id, "get"), Durability::Spool, Instant::now()).await.unwrap();
+        if finished {
+            pending.finish(executed());
         }
-        drop(pending);
     }
     drop(session);
     recorder.close(Duration::from_secs(5)).await;
@@ -126,7 +125,7 @@ async fn every_request_has_one_outcome_even_when_it_is_dropped() {
             _ => None,
         })
         .collect();
-    assert_eq!(outcomes, [("r1".into(), Disposition::Failed), ("r2".into(), Disposition::Unknown)]);
+    assert_eq!(outcomes, [("r1".into(), Disposition::Executed), ("r2".into(), Disposition::Unknown)]);
 }
 
 #[tokio::test]
