@@ -238,7 +238,8 @@ impl Climb {
 /// What would destroy a value that the client has only seen masked (C).
 fn refuse_damage(asked: &Asked) -> Result<(), Refusal> {
     let Action::Resource(action) = &asked.action else { return Ok(()) };
-    let placeholders = asked.body.to_json().map(|body| masking::detect::placeholders(&body)).unwrap_or_default();
+    let placeholders =
+        asked.body.to_json().map(|body| masking::detect::placeholders(&body)).unwrap_or_default();
     if !placeholders.is_empty() {
         let paths: Vec<&str> = placeholders.iter().map(String::as_str).collect();
         return Err(explain::masked_value_in_write(&asked.action, &paths).into());

@@ -16,6 +16,7 @@ use policy::rule::Level;
 use recording::event::{Disposition, GrantChange, GrantEvent, MaskedBody, Review};
 
 use super::{Climb, Climber, Known, note, outcome};
+use crate::answer::{self, Asking, Question};
 use crate::forward::{self, Answer, ForwardError};
 use crate::hold::{Held, MOST_COMPARISONS, Released, serve_own};
 use crate::limits::StreamPlace;
@@ -112,6 +113,33 @@ impl Pass<'_> {
         Ok(self.finish(sent, answer).await)
     }
 
+    /// Answers what is asked of the gate itself.
+    pub async fn question(&self, asked: &Asked, question: Question<'_>) -> Result<Response<Body>, Refusal> {
+        let gate = &*self.climb.gate;
+        let pending = self.intent(asked, None, None).await?;
+        let asking = Asking {
+            caller: &self.climber.caller,
+            session: self.climber.session.name(),
+            id: &self.climb.id,
+            request: asked,
+            discovery: self.discovery,
+            decider: &gate.decider,
+            upstream: &gate.upstream,
+        };
+        match answer::answer(asking, question).await {
+            Ok(masked) => Ok(self.followed(pending, masked, "Allowed")),
+            Err(refusal) => Ok(self.failed(pending, Disposition::Refused, refusal)),
+        }
+    }
+
+    fn followed(&self, pending: Pending, masked: Masked<Response<Body>>, decision: &str) -> Response<Body> {
+        let telemetry = &self.climb.gate.telemetry;
+        telemetry.request(&self.climber.caller.key.to_string(), decision, "");
+        let status = masked.status();
+        let (response, tally) = masked.into_parts();
+        response.map(|body| outcome::followed(body, pending, status, tally, telemetry.clone()))
+    }
+
     fn asking<'b>(&'b self, asked: &'b Asked) -> Held<'b> {
         Held {
             caller: &self.climber.caller,
@@ -153,7 +181,7 @@ impl Pass<'_> {
     ) -> Result<Pending, Refusal> {
         let started = std::time::Instant::now();
         let is_read = match &**self.action {
-            Action::Resource(action) => action.verb.is_read(),
+            Action::Resource(action) => action.verb.is_read() || asked.review().is_some(),
             Action::NonResource { verb, .. } => verb == "get",
         };
         let durability = if is_read { Durability::Spool } else { Durability::Store };
