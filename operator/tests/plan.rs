@@ -1,5 +1,7 @@
 //! The plan: what becomes of identities and policies, from plain objects, without a cluster.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot make its objects has failed")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -109,12 +109,12 @@ impl Facts {
         let alternative =
             certificate.subject_alternative_name().map_err(|error| unreadable(error.to_string()))?;
         for name in alternative.iter().flat_map(|extension| &extension.value.general_names) {
-            match name {
-                GeneralName::DNSName(dns) => {
-                    names.insert((*dns).to_owned());
-                }
-                GeneralName::IPAddress(bytes) => names.extend(address(bytes)),
-                other => return Err(unreadable(format!("unexpected name {other}"))),
+            if let GeneralName::DNSName(dns) = name {
+                names.insert((*dns).to_owned());
+            } else if let GeneralName::IPAddress(bytes) = name {
+                names.extend(address(bytes));
+            } else {
+                return Err(unreadable(format!("unexpected name {name}")));
             }
         }
         let validity = certificate.validity();

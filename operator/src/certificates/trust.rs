@@ -73,8 +73,7 @@ async fn assert_mutating(
 ) -> Result<(), kube::Error> {
     let Some(mut found) = api.get_opt(crds::names::WEBHOOK_CONFIGURATION).await? else { return Ok(()) };
     let webhooks = found.webhooks.iter_mut().flatten();
-    let changed =
-        webhooks.fold(false, |changed, webhook| wanted.assert(&mut webhook.client_config) || changed);
+    let changed = webhooks.filter_map(|webhook| wanted.assert(&mut webhook.client_config)).count() > 0;
     if changed {
         api.replace(&found.name_any(), &PostParams::default(), &found).await?;
         tracing::info!("mutating webhook configuration updated");
@@ -88,8 +87,7 @@ async fn assert_validating(
 ) -> Result<(), kube::Error> {
     let Some(mut found) = api.get_opt(crds::names::WEBHOOK_CONFIGURATION).await? else { return Ok(()) };
     let webhooks = found.webhooks.iter_mut().flatten();
-    let changed =
-        webhooks.fold(false, |changed, webhook| wanted.assert(&mut webhook.client_config) || changed);
+    let changed = webhooks.filter_map(|webhook| wanted.assert(&mut webhook.client_config)).count() > 0;
     if changed {
         api.replace(&found.name_any(), &PostParams::default(), &found).await?;
         tracing::info!("validating webhook configuration updated");
@@ -98,18 +96,19 @@ async fn assert_validating(
 }
 
 impl Wanted {
-    // True when something had to change.
-    fn assert(&self, client: &mut WebhookClientConfig) -> bool {
+    // Some when something had to change.
+    fn assert(&self, client: &mut WebhookClientConfig) -> Option<()> {
         let bundle = Some(ByteString(self.certificate.as_bytes().to_vec()));
         let (service, url) = match &self.url {
             Some(base) => (None, Some(format!("{}{}", base.trim_end_matches('/'), path(client)))),
             None => (client.service.clone(), client.url.clone()),
         };
         let right = client.ca_bundle == bundle && client.service == service && client.url == url;
-        if !right {
-            *client = WebhookClientConfig { ca_bundle: bundle, service, url };
+        if right {
+            return None;
         }
-        !right
+        *client = WebhookClientConfig { ca_bundle: bundle, service, url };
+        Some(())
     }
 }
 
@@ -143,12 +142,12 @@ mod tests {
     fn outside_the_cluster_the_service_becomes_a_url_once() {
         let wanted = Wanted { certificate: "PEM".into(), url: Some("https://127.0.0.1:9443/".into()) };
         let mut client = from_chart();
-        assert!(wanted.assert(&mut client));
+        assert!(wanted.assert(&mut client).is_some());
         assert_eq!(client.url.as_deref(), Some("https://127.0.0.1:9443/validate/accessgrants"));
         assert!(client.service.is_none());
-        assert!(!wanted.assert(&mut client), "nothing is written when nothing changed");
+        assert!(wanted.assert(&mut client).is_none(), "nothing is written when nothing changed");
         let moved = Wanted { certificate: "PEM".into(), url: Some("https://127.0.0.1:9555".into()) };
-        assert!(moved.assert(&mut client));
+        assert!(moved.assert(&mut client).is_some());
         assert_eq!(client.url.as_deref(), Some("https://127.0.0.1:9555/validate/accessgrants"));
     }
 
@@ -156,7 +155,7 @@ mod tests {
     fn inside_the_cluster_the_service_stays() {
         let wanted = Wanted { certificate: "PEM".into(), url: None };
         let mut client = from_chart();
-        assert!(wanted.assert(&mut client));
+        assert!(wanted.assert(&mut client).is_some());
         assert_eq!(client.service, from_chart().service);
         assert_eq!(client.ca_bundle, Some(ByteString(b"PEM".to_vec())));
     }
