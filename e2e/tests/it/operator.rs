@@ -75,7 +75,8 @@ fn shards(plane: &ControlPlane) -> anyhow::Result<BTreeMap<String, (String, Valu
 }
 
 fn shard_of(plane: &ControlPlane, namespace: &str, name: &str) -> anyhow::Result<Option<(String, Value)>> {
-    let is_its = |shard: &Value| shard["identity"]["namespace"] == namespace && shard["identity"]["name"] == name;
+    let is_its =
+        |shard: &Value| shard["identity"]["namespace"] == namespace && shard["identity"]["name"] == name;
     Ok(shards(plane)?.into_values().find(|(_, shard)| is_its(shard)))
 }
 
@@ -116,13 +117,20 @@ async fn what_an_identity_becomes() -> anyhow::Result<()> {
     assert_eq!(status["username"], user);
     assert_eq!(status["groups"], json!(["sallyport:agents", format!("sallyport:agents:{namespace}")]));
     assert_eq!(status["policyCount"], 2);
-    let named = json!([{"name": namespace, "mode": "Enforce"}, {"name": "sallyport-baseline", "mode": "Enforce"}]);
+    let named =
+        json!([{"name": namespace, "mode": "Enforce"}, {"name": "sallyport-baseline", "mode": "Enforce"}]);
     assert_eq!(status["policies"], named);
     assert_eq!(status["kubeconfigRef"], json!({"name": "reader-kubeconfig"}));
     let map = get(&plane, &["configmap", "reader-kubeconfig", "-n", &namespace])?;
     let kubeconfig = map["data"]["kubeconfig"].as_str().unwrap_or_default();
-    assert!(kubeconfig.contains("certificate-authority-data") && kubeconfig.contains("tokenFile"), "{kubeconfig}");
-    assert!(!kubeconfig.contains("insecure") && kubeconfig.contains(&format!("namespace: {namespace}")), "{kubeconfig}");
+    assert!(
+        kubeconfig.contains("certificate-authority-data") && kubeconfig.contains("tokenFile"),
+        "{kubeconfig}"
+    );
+    assert!(
+        !kubeconfig.contains("insecure") && kubeconfig.contains(&format!("namespace: {namespace}")),
+        "{kubeconfig}"
+    );
     let stored = shard(&plane, &namespace, "reader").await?;
     assert_eq!(stored["policies"][0]["name"], namespace);
     assert!(impersonable(&plane)?.contains(&user));
@@ -132,8 +140,10 @@ async fn what_an_identity_becomes() -> anyhow::Result<()> {
         Ok(shard_of(&plane, &namespace, "reader")?.is_none().then_some(()))
     })
     .await?;
-    eventually("the boundary to narrow", SOON, async || Ok((!impersonable(&plane)?.contains(&user)).then_some(())))
-        .await?;
+    eventually("the boundary to narrow", SOON, async || {
+        Ok((!impersonable(&plane)?.contains(&user)).then_some(()))
+    })
+    .await?;
     Ok(())
 }
 
@@ -144,11 +154,27 @@ async fn a_field_whose_feature_is_not_built_is_said_and_never_ignored() -> anyho
     plane.apply(&identity(&namespace, "reader", "reader").to_string())?;
     let object = ["accesspolicy", namespace.as_str()];
     for (pointer, value, path) in [
-        ("/spec/rules/0/matchConditions", json!([{"name": "c", "expression": "true"}]), "spec.rules[0].matchConditions"),
+        (
+            "/spec/rules/0/matchConditions",
+            json!([{"name": "c", "expression": "true"}]),
+            "spec.rules[0].matchConditions",
+        ),
         ("/spec/rules/0/match/0/namespaceSelector", json!({}), "spec.rules[0].match[0].namespaceSelector"),
-        ("/spec/masking", json!([{"name": "m", "type": "Patterns", "patterns": {"detectors": ["JWT"]}}]), "spec.masking[0].type"),
-        ("/spec/masking", json!([{"name": "m", "type": "KnownSecrets", "knownSecrets": {"namespaces": ["x"]}}]), "spec.masking[0].type"),
-        ("/spec/masking", json!([{"name": "m", "type": "Fields", "replacement": "Hash", "fields": {"paths": [".a"]}}]), "spec.masking[0].replacement"),
+        (
+            "/spec/masking",
+            json!([{"name": "m", "type": "Patterns", "patterns": {"detectors": ["JWT"]}}]),
+            "spec.masking[0].type",
+        ),
+        (
+            "/spec/masking",
+            json!([{"name": "m", "type": "KnownSecrets", "knownSecrets": {"namespaces": ["x"]}}]),
+            "spec.masking[0].type",
+        ),
+        (
+            "/spec/masking",
+            json!([{"name": "m", "type": "Fields", "replacement": "Hash", "fields": {"paths": [".a"]}}]),
+            "spec.masking[0].replacement",
+        ),
         ("/spec/recording", json!({"level": "RequestResponse"}), "spec.recording.level"),
         ("/spec/recording", json!({"streams": "None"}), "spec.recording.streams"),
         ("/spec/recording", json!({"failurePolicy": "Ignore"}), "spec.recording.failurePolicy"),
@@ -158,10 +184,16 @@ async fn a_field_whose_feature_is_not_built_is_said_and_never_ignored() -> anyho
         let out = apply(&plane, &wanted)?;
         assert!(out.code == 0 && out.stderr.contains("Warning: NotSupportedYet"), "{path}: {out:?}");
         let said = reason(&plane, &object, "Accepted", "NotSupportedYet").await?;
-        assert!(said["status"] == "False" && said["message"].as_str().is_some_and(|m| m.contains(path)), "{path}: {said}");
+        assert!(
+            said["status"] == "False" && said["message"].as_str().is_some_and(|m| m.contains(path)),
+            "{path}: {said}"
+        );
         assert_eq!(reason(&plane, &object, "Ready", "NotAccepted").await?["status"], "False");
         let stored = shard(&plane, &namespace, "reader").await?;
-        assert!(stored["policies"][0]["content"]["broken"]["message"].as_str().is_some_and(|m| m.contains(path)), "{stored}");
+        assert!(
+            stored["policies"][0]["content"]["broken"]["message"].as_str().is_some_and(|m| m.contains(path)),
+            "{stored}"
+        );
         plane.kubectl(&["delete", "accesspolicy", &namespace])?.success()?;
     }
     let oidc = json!([{"name": "o", "type": "OIDC", "oidc": {"issuer": {"url": "https://a.example", "audiences": ["x"]},
@@ -207,7 +239,11 @@ async fn a_policy_that_does_not_compile_is_refused_where_it_was_written() -> any
     let plane = operated()?.plane().clone();
     let namespace = plane.namespace("operator").await?;
     let mut wanted = policy(&namespace);
-    set(&mut wanted, "/spec/masking", json!([{"name": "m", "type": "Fields", "fields": {"paths": [".a.b", ".spec.x y"]}}]));
+    set(
+        &mut wanted,
+        "/spec/masking",
+        json!([{"name": "m", "type": "Fields", "fields": {"paths": [".a.b", ".spec.x y"]}}]),
+    );
     let out = apply(&plane, &wanted)?;
     let words = "InvalidPattern: spec.masking[0].fields.paths[1]";
     assert!(out.code != 0 && out.stderr.contains(words), "{out:?}");
@@ -366,17 +402,24 @@ async fn programmed_follows_the_leases_and_ready_the_first_request() -> anyhow::
                     "observedGeneration": 1, "lastTransitionTime": "2026-11-20T14:00:00Z"}]},
     });
     let account = plane.service_account_kubeconfig(SYSTEM, crds::names::PROXY_SERVICE_ACCOUNT).await?;
-    let args = ["apply", "--server-side", "--subresource=status", "--field-manager=sallyport-proxy", "-f", "-"];
+    let args =
+        ["apply", "--server-side", "--subresource=status", "--field-manager=sallyport-proxy", "-f", "-"];
     kubectl_stdin(Version::New, &account, &args, &reached.to_string())?.success()?;
     reason(&plane, &object, "Ready", "Ready").await?;
-    assert!(condition(&get(&plane, &object)?, "TargetReachable").is_some(), "the proxies' condition stays theirs");
+    assert!(
+        condition(&get(&plane, &object)?, "TargetReachable").is_some(),
+        "the proxies' condition stays theirs"
+    );
 
     // A second proxy that still runs another bundle.
     let lagging = lease("sallyport-proxy-1", "sha256:another", 60);
     proxy.create(&lagging, "").await?.map_err(|status| anyhow::anyhow!(status.message))?;
     let renewed = lease("sallyport-proxy-0", &bundle(&plane)?, 6);
     proxy.merge(&renewed, "", &renewed).await?.map_err(|status| anyhow::anyhow!(status.message))?;
-    assert_eq!(reason(&plane, &object, "Programmed", "Reconciling").await?["message"].as_str().map(|m| &m[..3]), Some("1/2"));
+    assert_eq!(
+        reason(&plane, &object, "Programmed", "Reconciling").await?["message"].as_str().map(|m| &m[..3]),
+        Some("1/2")
+    );
     proxy.delete(&lagging).await?.map_err(|status| anyhow::anyhow!(status.message))?;
 
     // Nobody renews: within the six seconds and a moment it is over.
@@ -398,7 +441,8 @@ async fn nothing_is_written_when_nothing_changed() -> anyhow::Result<()> {
     let writes = async || {
         let all = plane.audit().requests(&Filter::ran_as(OPERATOR)).await?;
         let is_write = |verb: &str| matches!(verb, "create" | "update" | "patch" | "delete");
-        let of_lease = |resource: Option<&e2e::audit::ObjectRef>| resource.is_some_and(|one| one.resource == "leases");
+        let of_lease =
+            |resource: Option<&e2e::audit::ObjectRef>| resource.is_some_and(|one| one.resource == "leases");
         let counted = all.iter().filter(|one| is_write(&one.verb) && !of_lease(one.object_ref.as_ref()));
         anyhow::Ok(counted.map(|one| one.uri.clone()).collect::<Vec<_>>())
     };
@@ -409,7 +453,8 @@ async fn nothing_is_written_when_nothing_changed() -> anyhow::Result<()> {
     // The boundary came before the agent's shard, which is the last ConfigMap that was made here.
     let in_system = Filter::ran_as(OPERATOR).resource("configmaps").verb("create").namespace(SYSTEM);
     let made = plane.audit().requests(&in_system).await?;
-    let drawn = plane.audit().requests(&Filter::ran_as(OPERATOR).resource("clusterroles").verb("update")).await?;
+    let drawn =
+        plane.audit().requests(&Filter::ran_as(OPERATOR).resource("clusterroles").verb("update")).await?;
     assert_eq!(drawn.len(), 1);
     let last = made.iter().map(|one| &one.request_received_timestamp).max();
     assert!(last > Some(&drawn[0].request_received_timestamp), "{made:?}");
@@ -423,15 +468,31 @@ async fn what_others_break_is_put_right() -> anyhow::Result<()> {
     let namespace = plane.namespace("operator").await?;
     plane.apply(&identity(&namespace, "reader", "reader").to_string())?;
     let good = shard(&plane, &namespace, "reader").await?;
-    let name = shards(&plane)?.into_keys().find(|name| name != "sallyport-shard-guardrails").unwrap_or_default();
-    let edit = ["patch", "configmap", &name, "-n", SYSTEM, "--type=merge", "-p", r#"{"data":{"shard.json":"{}"}}"#];
+    let name =
+        shards(&plane)?.into_keys().find(|name| name != "sallyport-shard-guardrails").unwrap_or_default();
+    let edit =
+        ["patch", "configmap", &name, "-n", SYSTEM, "--type=merge", "-p", r#"{"data":{"shard.json":"{}"}}"#];
     plane.kubectl(&edit)?.success()?;
-    let back = async || Ok(get(&plane, &["configmap", &name, "-n", SYSTEM])?["data"][crds::names::SHARD_KEY].as_str()
-        .and_then(|text| serde_json::from_str::<Value>(text).ok()).filter(|shard| *shard == good).map(|_shard| ()));
+    let back = async || {
+        Ok(get(&plane, &["configmap", &name, "-n", SYSTEM])?["data"][crds::names::SHARD_KEY]
+            .as_str()
+            .and_then(|text| serde_json::from_str::<Value>(text).ok())
+            .filter(|shard| *shard == good)
+            .map(|_shard| ()))
+    };
     eventually("the shard as it was", SOON, back).await?;
 
     let wider = r#"[{"op":"add","path":"/rules/-","value":{"apiGroups":[""],"resources":["groups"],"verbs":["impersonate"]}}]"#;
-    plane.kubectl(&["patch", "clusterrole", crds::names::IMPERSONATOR_CLUSTER_ROLE, "--type=json", "-p", wider])?.success()?;
+    plane
+        .kubectl(&[
+            "patch",
+            "clusterrole",
+            crds::names::IMPERSONATOR_CLUSTER_ROLE,
+            "--type=json",
+            "-p",
+            wider,
+        ])?
+        .success()?;
     eventually("the boundary as it was", SOON, async || {
         let role = get(&plane, &["clusterrole", crds::names::IMPERSONATOR_CLUSTER_ROLE])?;
         Ok((role["rules"].as_array().map(Vec::len) == Some(2)).then_some(()))
@@ -440,7 +501,9 @@ async fn what_others_break_is_put_right() -> anyhow::Result<()> {
 
     for kind in ["mutatingwebhookconfiguration", "validatingwebhookconfiguration"] {
         let wipe = r#"[{"op":"remove","path":"/webhooks/0/clientConfig/caBundle"}]"#;
-        plane.kubectl(&["patch", kind, crds::names::WEBHOOK_CONFIGURATION, "--type=json", "-p", wipe])?.success()?;
+        plane
+            .kubectl(&["patch", kind, crds::names::WEBHOOK_CONFIGURATION, "--type=json", "-p", wipe])?
+            .success()?;
         eventually("the caBundle", SOON, async || {
             let found = get(&plane, &[kind, crds::names::WEBHOOK_CONFIGURATION])?;
             Ok(found.pointer("/webhooks/0/clientConfig/caBundle").is_some().then_some(()))
@@ -468,7 +531,9 @@ async fn the_baseline_comes_back_until_it_is_handed_over() -> anyhow::Result<()>
     plane.kubectl(&["delete", object[0], object[1]])?.success()?;
     eventually("the baseline to come back", SOON, async || Ok(get(&plane, &object).ok())).await?;
 
-    plane.kubectl(&["annotate", object[0], object[1], "sallyport.dev/autoupdate=false", "--overwrite"])?.success()?;
+    plane
+        .kubectl(&["annotate", object[0], object[1], "sallyport.dev/autoupdate=false", "--overwrite"])?
+        .success()?;
     plane.kubectl(&["patch", object[0], object[1], "--type=json", "-p", shorten])?.success()?;
     reason(&plane, &object, "Accepted", "Accepted").await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -494,12 +559,14 @@ async fn f17_another_operator_takes_over_from_one_that_died() -> anyhow::Result<
     ];
     plane.supervisor().run("second-operator", argv.to_vec(), env)?;
     let leads = |metrics: &str| metrics.lines().any(|line| line == "sallyport_operator_leading 1");
-    let second = async || Ok(e2e::wire::get_plain(admin, "/metrics").await.map(|answer| leads(&answer.text())).ok());
+    let second =
+        async || Ok(e2e::wire::get_plain(admin, "/metrics").await.map(|answer| leads(&answer.text())).ok());
     eventually("the second operator", SOON, second).await?;
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert!(leads(&gate.operator().metrics().await?) && second().await? == Some(false), "one leads");
     gate.operator().kill()?;
-    eventually("the second operator to lead", SOON, async || Ok(second().await?.filter(|leads| *leads))).await?;
+    eventually("the second operator to lead", SOON, async || Ok(second().await?.filter(|leads| *leads)))
+        .await?;
     let namespace = plane.namespace("operator").await?;
     plane.apply(&identity(&namespace, "reader", "reader").to_string())?;
     shard(&plane, &namespace, "reader").await?;
@@ -528,11 +595,15 @@ async fn a_finished_grant_goes_after_its_time() -> anyhow::Result<()> {
     }
     let consumed = json!({"status": {"consumedBy": "01JD9Z8QH7V3M5T8W2K4N6P9RX", "uses": 1,
                           "consumedTime": format!("{:.0}", Timestamp::now())}});
-    proxy.merge(&grant("used"), "/status", &consumed).await?.map_err(|status| anyhow::anyhow!(status.message))?;
+    proxy
+        .merge(&grant("used"), "/status", &consumed)
+        .await?
+        .map_err(|status| anyhow::anyhow!(status.message))?;
     let object = ["accessgrant", "used", "-n", &namespace];
     reason(&plane, &object, "Active", "Used").await?;
     assert_eq!(get(&plane, &object)?["status"]["uses"], 1, "the proxies' fields stay theirs");
-    eventually("the used grant to go", SOON, async || Ok(get(&plane, &object).is_err().then_some(()))).await?;
+    eventually("the used grant to go", SOON, async || Ok(get(&plane, &object).is_err().then_some(())))
+        .await?;
     get(&plane, &["accessgrant", "waiting", "-n", &namespace])?;
     Ok(())
 }

@@ -39,9 +39,8 @@ impl Court {
 
     fn world(&self, approval: &Value) -> Value {
         let namespace = &self.namespace;
-        let people = [ALICE, BOB].map(|name| {
-            json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": name})
-        });
+        let people = [ALICE, BOB]
+            .map(|name| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": name}));
         let identity = json!({
             "apiVersion": "sallyport.dev/v1alpha1", "kind": "AgentIdentity",
             "metadata": {"name": "claude-code", "namespace": namespace},
@@ -101,7 +100,8 @@ impl Court {
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
             "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
         });
-        self.plane.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [role, binding]}).to_string())?;
+        self.plane
+            .apply(&json!({"apiVersion": "v1", "kind": "List", "items": [role, binding]}).to_string())?;
         Ok(())
     }
 
@@ -131,7 +131,8 @@ impl Court {
         eventually(&format!("condition {kind}={reason} of {grant}"), Duration::from_secs(20), async || {
             let stored = self.read(grant)?;
             let conditions = stored.pointer("/status/conditions").and_then(Value::as_array).cloned();
-            let found = conditions.into_iter().flatten().find(|one| one["type"] == kind && one["reason"] == reason);
+            let found =
+                conditions.into_iter().flatten().find(|one| one["type"] == kind && one["reason"] == reason);
             let text = |one: &Value, field: &str| one[field].as_str().unwrap_or_default().to_owned();
             Ok(found.map(|one| (text(&one, "status"), text(&one, "message"))))
         })
@@ -154,8 +155,12 @@ async fn the_one_line_merge_patch_approves() -> anyhow::Result<()> {
     let (_, message) = court.condition("web", "Active", "WaitingForReview").await?;
     assert_eq!(message, "");
     let out = court.patch(&court.person(ALICE)?, "web", APPROVED)?;
-    assert!(out.stderr.contains("Warning: approval recorded for alice@example.com; 1 of 1 required"), "{out:?}");
-    let wait = ["wait", "--for=condition=Decided", "accessgrant/web", "-n", &court.namespace, "--timeout=20s"];
+    assert!(
+        out.stderr.contains("Warning: approval recorded for alice@example.com; 1 of 1 required"),
+        "{out:?}"
+    );
+    let wait =
+        ["wait", "--for=condition=Decided", "accessgrant/web", "-n", &court.namespace, "--timeout=20s"];
     court.plane.kubectl(&wait)?.success()?;
     let review = &court.reviews("web")?[0];
     assert_eq!(review["reviewer"], ALICE);
@@ -221,7 +226,8 @@ async fn an_approval_is_revoked_and_a_denial_is_final() -> anyhow::Result<()> {
 async fn d06_a_cluster_admin_who_edits_the_reviewer_is_refused() -> anyhow::Result<()> {
     let court = Court::open(json!({"minApprovals": 2})).await?;
     let admin = court.plane.admin_kubeconfig().to_owned();
-    let forged = format!(r#"{{"decision":"Approved","reviewer":"{ALICE}","reviewTime":"2026-11-20T14:32:10Z"}}"#);
+    let forged =
+        format!(r#"{{"decision":"Approved","reviewer":"{ALICE}","reviewTime":"2026-11-20T14:32:10Z"}}"#);
     let out = court.patch(&admin, "web", &forged)?;
     court.refused(&out, "a new review must carry the name of the user who writes it")?;
 
@@ -231,7 +237,16 @@ async fn d06_a_cluster_admin_who_edits_the_reviewer_is_refused() -> anyhow::Resu
     let args = ["patch", "accessgrant", "web", "-n", &court.namespace, "--type=json", "-p", &renamed];
     let out = court.plane.kubectl(&args)?;
     assert!(out.code != 0, "{out:?}");
-    let emptied = ["patch", "accessgrant", "web", "-n", &court.namespace, "--type=merge", "-p", r#"{"spec":{"reviews":null}}"#];
+    let emptied = [
+        "patch",
+        "accessgrant",
+        "web",
+        "-n",
+        &court.namespace,
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"reviews":null}}"#,
+    ];
     court.plane.kubectl(&emptied)?.success()?;
     assert_eq!(court.reviews("web")?, before, "nothing was changed, nothing removed");
     Ok(())
@@ -248,7 +263,14 @@ async fn d06_the_webhook_refuses_a_forged_reviewer_also_without_the_second_wall(
     }
     let court = Court { namespace: plane.namespace("court").await?, plane };
     court.plane.apply(&court.world(&json!({})).to_string())?;
-    let wait = ["wait", "--for=condition=Accepted", "--timeout=30s", "-n", &court.namespace, "agentidentity/claude-code"];
+    let wait = [
+        "wait",
+        "--for=condition=Accepted",
+        "--timeout=30s",
+        "-n",
+        &court.namespace,
+        "agentidentity/claude-code",
+    ];
     court.plane.kubectl(&wait)?.success()?;
     let admin = Caller::admin(&court.plane).await?;
     let words = "a grant of type 'SingleRequest' is made only by the proxy";
@@ -259,12 +281,14 @@ async fn d06_the_webhook_refuses_a_forged_reviewer_also_without_the_second_wall(
     .await?;
     let proxy = Caller::account(&court.plane, SYSTEM, crds::names::PROXY_SERVICE_ACCOUNT).await?;
     proxy.create(&court.grant(), "").await?.map_err(|status| anyhow::anyhow!(status.message))?;
-    let forged = format!(r#"{{"decision":"Approved","reviewer":"{ALICE}","reviewTime":"2026-11-20T14:32:10Z"}}"#);
+    let forged =
+        format!(r#"{{"decision":"Approved","reviewer":"{ALICE}","reviewTime":"2026-11-20T14:32:10Z"}}"#);
     let out = court.patch(court.plane.admin_kubeconfig(), "web", &forged)?;
     court.refused(&out, "can only come from `alice@example.com`")?;
     let agent = format!("sallyport:agent:{}:claude-code", court.namespace);
     court.bind("mistake", &agent, &["accessgrants"], &["get", "patch", "approve"])?;
-    let out = court.patch(&court.plane.user_kubeconfig(&agent, Some("sallyport:agents"))?, "web", APPROVED)?;
+    let out =
+        court.patch(&court.plane.user_kubeconfig(&agent, Some("sallyport:agents"))?, "web", APPROVED)?;
     court.refused(&out, "an agent may not review")
 }
 
@@ -273,7 +297,11 @@ async fn d07_an_agent_that_was_given_patch_and_approve_is_refused() -> anyhow::R
     let court = Court::open(json!({})).await?;
     let impersonated = format!("sallyport:agent:{}:claude-code", court.namespace);
     court.bind("mistake", &impersonated, &["accessgrants"], &["get", "patch", "approve"])?;
-    let out = court.patch(&court.plane.user_kubeconfig(&impersonated, Some("sallyport:agents"))?, "web", APPROVED)?;
+    let out = court.patch(
+        &court.plane.user_kubeconfig(&impersonated, Some("sallyport:agents"))?,
+        "web",
+        APPROVED,
+    )?;
     court.refused(&out, "only through the gate")?;
 
     let account = format!("system:serviceaccount:{}:claude-code", court.namespace);
@@ -336,12 +364,15 @@ async fn d07_whoever_asked_does_not_review() -> anyhow::Result<()> {
     let status = alice.create(&approved, "").await?.err().map(|status| status.message).unwrap_or_default();
     assert!(status.contains("the requester may not review their own request"), "{status}");
 
-    court.patch(&court.person(BOB)?, "mine", r#"{"decision":"Approved","durationSeconds":120}"#)?.success()?;
+    court
+        .patch(&court.person(BOB)?, "mine", r#"{"decision":"Approved","durationSeconds":120}"#)?
+        .success()?;
     let (status, _) = court.condition("mine", "Active", "WindowOpen").await?;
     assert_eq!(status, "True");
     let status = court.read("mine")?["status"].clone();
     let moment = |field: &str| status[field].as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok());
-    let length = moment("expirationTime").zip(moment("windowStartTime")).map(|(end, start)| end.duration_since(start));
+    let length =
+        moment("expirationTime").zip(moment("windowStartTime")).map(|(end, start)| end.duration_since(start));
     assert_eq!(length.map(|length| length.as_secs()), Some(120), "{status}");
     Ok(())
 }
@@ -355,7 +386,8 @@ async fn a_service_account_reviews_only_where_approvers_names_it() -> anyhow::Re
     let bot = court.plane.service_account_kubeconfig(&court.namespace, "bot").await?;
     court.refused(&court.patch(&bot, "web", APPROVED)?, "do not name you in `approvers`")?;
 
-    let wanted = json!({"approvers": [{"kind": "ServiceAccount", "namespace": court.namespace, "name": "bot"}]});
+    let wanted =
+        json!({"approvers": [{"kind": "ServiceAccount", "namespace": court.namespace, "name": "bot"}]});
     court.plane.apply(&court.world(&wanted).to_string())?;
     let recorded = eventually("the new approvers to be in force", Duration::from_secs(20), async || {
         let out = court.patch(&bot, "web", APPROVED)?;
