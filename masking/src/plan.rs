@@ -75,9 +75,11 @@ pub struct Plans {
     rules: Vec<FieldRule>,
     texts: Vec<Texts>,
     /// Plans by kind, built when a kind is first met. Names no rule mentions share one entry, so it stays small.
-    built: Mutex<HashMap<(Option<Arc<str>>, Option<Arc<str>>), Built>>,
+    built: Mutex<HashMap<Mentioned, Built>>,
 }
 
+/// Group and kind, each only if a rule mentions it.
+type Mentioned = (Option<Arc<str>>, Option<Arc<str>>);
 type Built = Result<Option<Arc<Plan>>, PlanError>;
 
 /// The placeholders of a rule as quoted JSON strings.
@@ -142,13 +144,14 @@ impl Plans {
     }
 
     /// The quoted placeholder.
-    pub(crate) fn text(&self, rule: RuleId, base64: bool) -> &[u8] {
-        let texts = &self.texts[rule.0 as usize];
-        if base64 || self.rules[rule.0 as usize].encoding == Encoding::Base64 {
-            &texts.base64
-        } else {
-            &texts.text
-        }
+    pub(crate) fn text(&self, rule: RuleId) -> &[u8] {
+        &self.texts[rule.0 as usize].text
+    }
+
+    /// The quoted placeholder as the rule's own field has it.
+    pub(crate) fn field(&self, rule: RuleId, base64: bool) -> &[u8] {
+        let base64 = base64 || self.rules[rule.0 as usize].encoding == Encoding::Base64;
+        if base64 { &self.texts[rule.0 as usize].base64 } else { self.text(rule) }
     }
 
     /// The plan of a kind, if any rule names it.

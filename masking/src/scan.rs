@@ -65,13 +65,13 @@ fn classes<S: Simd>(simd: S, block: &[u8; BLOCK]) -> Classes {
 
 /// The block at the beginning of `rest`, padded with spaces, and how many of its bytes are real.
 #[inline(always)]
-fn with_block<R>(rest: &[u8], read: impl FnOnce(&[u8; BLOCK], usize) -> R) -> R {
+fn block_of(rest: &[u8]) -> ([u8; BLOCK], usize) {
     match rest.first_chunk::<BLOCK>() {
-        Some(block) => read(block, BLOCK),
+        Some(block) => (*block, BLOCK),
         None => {
             let mut padded = [b' '; BLOCK];
             padded[..rest.len()].copy_from_slice(rest);
-            read(&padded, rest.len())
+            (padded, rest.len())
         }
     }
 }
@@ -164,19 +164,19 @@ impl InText {
     #[inline(always)]
     fn skip_blocks<S: Simd>(&mut self, simd: S, input: &[u8], mut at: usize) -> Result<Option<usize>, Fault> {
         while at < input.len() {
-            let (end, count) = with_block(&input[at..], |block, count| {
-                let classes = text_classes(simd, block);
-                let escaped = self.escaped(classes.backslash, count);
-                let quote = classes.quote & !escaped;
-                let inside = if quote == 0 { low(count) } else { low(quote.trailing_zeros() as usize) };
-                if classes.control & inside != 0 {
-                    return Err(Fault::Text);
-                }
+            let (block, count) = block_of(&input[at..]);
+            let classes = text_classes(simd, &block);
+            let escaped = self.escaped(classes.backslash, count);
+            let quote = classes.quote & !escaped;
+            let inside = if quote == 0 { low(count) } else { low(quote.trailing_zeros() as usize) };
+            if classes.control & inside != 0 {
+                return Err(Fault::Text);
+            }
+            if escaped & inside != 0 {
                 self.check_escapes(escaped & inside, input, at)?;
-                Ok((quote, count))
-            })?;
-            if end != 0 {
-                return Ok(Some(at + end.trailing_zeros() as usize));
+            }
+            if quote != 0 {
+                return Ok(Some(at + quote.trailing_zeros() as usize));
             }
             at += count;
         }
@@ -269,9 +269,8 @@ impl Skip {
     #[inline(always)]
     fn skip_blocks<S: Simd>(&mut self, simd: S, input: &[u8], mut at: usize) -> Result<Option<usize>, Fault> {
         while at < input.len() {
-            let (end, count) = with_block(&input[at..], |block, count| {
-                Ok((self.block(classes(simd, block), block, count, input, at)?, count))
-            })?;
+            let (block, count) = block_of(&input[at..]);
+            let end = self.block(classes(simd, &block), &block, count, input, at)?;
             if let Some(end) = end {
                 return Ok(Some(at + end));
             }

@@ -19,7 +19,13 @@ impl Masker {
                 Lex::Held(text) => self.held(text, c)?,
                 Lex::Scalar(scalar, passes) => self.scalar(scalar, passes, c)?,
                 Lex::Skip(skip, passes) => self.skip(skip, passes, c)?,
-                between_tokens => {
+                between_tokens @ (Lex::Between
+                | Lex::Value(_)
+                | Lex::FirstKey
+                | Lex::NextKey
+                | Lex::Colon(_)
+                | Lex::FirstElement
+                | Lex::After) => {
                     while matches!(c.input.get(c.at), Some(b' ' | b'\n' | b'\r' | b'\t')) {
                         c.at += 1;
                     }
@@ -141,8 +147,13 @@ impl Masker {
 
     /// What happens to the member of this raw key.
     fn member(&mut self, raw: &[u8], c: &Cursor<'_>) -> Result<Act, MaskError> {
-        let text = unescape(raw).ok_or_else(|| MaskError::Text(self.position(c)))?;
-        let key = text.as_bytes();
+        let decoded;
+        let key = if memchr::memchr(b'\\', raw).is_none() {
+            raw
+        } else {
+            decoded = unescape(raw).ok_or_else(|| MaskError::Text(self.position(c)))?;
+            decoded.as_bytes()
+        };
         match self.stack.last() {
             Some(Frame::Members(node)) => {
                 Ok(self.act(self.root_plan().map_or(Step::Copy, |plan| plan.node(*node).member(key))))
@@ -256,11 +267,19 @@ impl Masker {
             Act::Into(node) => {
                 let found = self.root_plan().map(|plan| plan.node(node));
                 match found.and_then(|node| Some((node.mask?, node.base64))) {
-                    Some((rule, base64)) => self.replace_string(rule, base64, c),
+                    Some((rule, base64)) => {
+                        c.copy();
+                        c.put(self.plans.field(rule, base64));
+                        self.replaced_string(rule, c)
+                    }
                     None => self.string(Act::Copy, c),
                 }
             }
-            Act::Mask(rule) => self.replace_string(rule, false, c),
+            Act::Mask(rule) => {
+                c.copy();
+                c.put(self.plans.text(rule));
+                self.replaced_string(rule, c)
+            }
             Act::Blank => {
                 c.copy();
                 c.put(b"[]");
@@ -337,9 +356,7 @@ impl Masker {
         self.root_plan().map_or(RuleId(0), |plan| plan.first)
     }
 
-    fn replace_string(&mut self, rule: RuleId, base64: bool, c: &mut Cursor<'_>) -> Result<(), MaskError> {
-        c.copy();
-        c.put(self.plans.text(rule, base64));
+    fn replaced_string(&mut self, rule: RuleId, c: &mut Cursor<'_>) -> Result<(), MaskError> {
         self.count(rule);
         c.at += 1;
         self.dropped(InText::default(), c)
@@ -367,9 +384,12 @@ impl Masker {
     }
 
     fn pass_over(&mut self, object: bool, passes: bool, c: &mut Cursor<'_>) -> Result<(), MaskError> {
-        let skip = Skip::new(object, self.stack.len()).map_err(|f| fault(f, self.position(c)))?;
+        let mut skip = Skip::new(object, self.stack.len()).map_err(|f| fault(f, self.position(c)))?;
         c.at += 1;
-        self.skip(Box::new(skip), passes, c)
+        if !self.skipped(&mut skip, passes, c)? {
+            self.lex = Lex::Skip(Box::new(skip), passes);
+        }
+        Ok(())
     }
 
     fn blank_over(&mut self, object: bool, c: &mut Cursor<'_>) -> Result<(), MaskError> {
@@ -398,17 +418,20 @@ impl Masker {
     }
 
     fn skip(&mut self, mut skip: Box<Skip>, passes: bool, c: &mut Cursor<'_>) -> Result<(), MaskError> {
-        match skip.skip(c.input, c.at).map_err(|f| fault(f, self.position(c)))? {
-            Some(end) => {
-                c.at = end;
-                self.after_dropped(passes, c);
-            }
-            None => {
-                c.at = c.input.len();
-                self.lex = Lex::Skip(skip, passes);
-            }
+        if !self.skipped(&mut skip, passes, c)? {
+            self.lex = Lex::Skip(skip, passes);
         }
         Ok(())
+    }
+
+    /// Whether the subtree ends in this chunk.
+    fn skipped(&mut self, skip: &mut Skip, passes: bool, c: &mut Cursor<'_>) -> Result<bool, MaskError> {
+        let end = skip.skip(c.input, c.at).map_err(|f| fault(f, self.position(c)))?;
+        c.at = end.unwrap_or(c.input.len());
+        if end.is_some() {
+            self.after_dropped(passes, c);
+        }
+        Ok(end.is_some())
     }
 
     fn after_dropped(&mut self, passes: bool, c: &mut Cursor<'_>) {
@@ -512,7 +535,7 @@ impl Masker {
             }
             None => {
                 let rule = self.fallback();
-                c.put(self.plans.text(rule, false));
+                c.put(self.plans.text(rule));
                 self.count(rule);
             }
         }
