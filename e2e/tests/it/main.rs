@@ -1,6 +1,7 @@
 //! Integration tests against a real kube-apiserver. One binary, one shared control plane; each test takes its own namespace.
 
 mod admission;
+mod answers;
 mod caller;
 mod estate;
 mod ground;
@@ -8,6 +9,7 @@ mod hold;
 mod manifests;
 mod operator;
 mod plugin;
+mod record;
 mod relay;
 mod reviews;
 mod spine;
