@@ -1,5 +1,6 @@
 //! `kubectl sallyport` in a person's hands: what waits, and deciding it.
 
+use std::path::Path;
 use std::process::Command;
 
 use e2e::{Output, Version};
@@ -18,10 +19,14 @@ fn only_in_a_window() -> Value {
 
 /// The plugin as Alice, by her kubeconfig alone.
 fn plugin(estate: &Estate, args: &[&str]) -> anyhow::Result<Output> {
+    plugin_as(&estate.alice, args)
+}
+
+fn plugin_as(kubeconfig: &Path, args: &[&str]) -> anyhow::Result<Output> {
     let out = Command::new(e2e::program("kubectl-sallyport")?)
         .args(args)
         .env_clear()
-        .env("KUBECONFIG", &estate.alice)
+        .env("KUBECONFIG", kubeconfig)
         .output()?;
     let text = |bytes: Vec<u8>| String::from_utf8(bytes);
     Ok(Output { stdout: text(out.stdout)?, stderr: text(out.stderr)?, code: out.status.code().unwrap_or(-1) })
@@ -87,5 +92,26 @@ async fn a_person_sees_what_waits_and_approves_denies_and_revokes_it() -> anyhow
     let nobody = plugin(&estate, &["approve", "no-such-grant", "-n", namespace])?;
     assert_eq!((nobody.code, nobody.stdout.as_str()), (1, ""));
     assert!(nobody.stderr.contains("Error from server (NotFound): "), "{nobody:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_gate_explains_itself_to_the_agent_without_running_anything() -> anyhow::Result<()> {
+    let estate = Estate::new(&super::gate()?, "explain", only_in_a_window()).await?;
+    let kubeconfig = estate.agent.kubeconfig(0);
+    let ask =
+        |args: &[&str]| plugin_as(kubeconfig, &[&["explain"], args, &["-n", &estate.namespace]].concat());
+    let reads = ask(&["list", "configmaps"])?.success()?;
+    assert!(reads.contains(": WindowRequired"), "{reads}");
+    let row = format!("{}   work   Allow", estate.namespace);
+    assert!(reads.contains(&row), "no `{row}` in:\n{reads}");
+    let deletes = ask(&["delete", "deployments.apps", "web", "-o", "json"])?.success()?;
+    let deletes: Value = serde_json::from_str(&deletes)?;
+    assert_eq!(deletes["decision"], "NotAllowed", "{deletes}");
+    let nonsense = ask(&["frobnicate", "configmaps"])?;
+    assert_eq!(nonsense.code, 1, "{nonsense:?}");
+    assert!(nonsense.stderr.contains("the verb must be one of"), "{nonsense:?}");
+    let elsewhere = plugin(&estate, &["explain", "list", "configmaps", "-n", &estate.namespace])?;
+    assert_ne!(elsewhere.code, 0, "only the gate answers: {elsewhere:?}");
     Ok(())
 }
