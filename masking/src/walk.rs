@@ -159,17 +159,18 @@ impl Masker {
                 Ok(self.act(self.root_plan().map_or(Step::Copy, |plan| plan.node(*node).member(key))))
             }
             Some(Frame::MaskedMembers(rule)) => Ok(Act::Mask(*rule)),
-            Some(Frame::Root) => self.root_member(key),
+            Some(Frame::Root) => self.root_member(key, c),
             Some(Frame::Event) => match key {
                 b"type" => Ok(Act::Copy),
                 b"object" => Ok(Act::Embedded { whole: true }),
                 _ => self.unexpected("an unknown member of a watch event", c),
             },
-            Some(Frame::Row) => Ok(match key {
-                b"object" => Act::Embedded { whole: false },
-                b"cells" => self.cells(),
-                _ => Act::Copy,
-            }),
+            Some(Frame::Row) => match key {
+                b"object" => Ok(Act::Embedded { whole: false }),
+                b"cells" => Ok(self.cells()),
+                b"conditions" => Ok(Act::Copy),
+                _ => self.unexpected("an unknown member of a table row", c),
+            },
             Some(
                 Frame::Elements(_)
                 | Frame::MaskedElements(_)
@@ -181,20 +182,24 @@ impl Masker {
         }
     }
 
-    fn root_member(&mut self, key: &[u8]) -> Result<Act, MaskError> {
+    fn root_member(&mut self, key: &[u8], c: &Cursor<'_>) -> Result<Act, MaskError> {
         match key {
             b"kind" => return Ok(Act::Kind),
             b"apiVersion" => return Ok(Act::ApiVersion),
             _ => {}
         }
-        Ok(match self.shape()? {
-            Some(Shape::Object(kind)) => {
-                self.act(self.plan(kind).map_or(Step::Copy, |plan| plan.node(Plan::ROOT).member(key)))
+        match (self.shape()?, key) {
+            (Some(Shape::Object(kind)), key) => {
+                Ok(self.act(self.plan(kind).map_or(Step::Copy, |plan| plan.node(Plan::ROOT).member(key))))
             }
-            Some(Shape::List(kind)) if key == b"items" => Act::Items(kind),
-            Some(Shape::Table) if key == b"rows" => Act::Rows,
-            Some(Shape::List(_) | Shape::Table) | None => Act::Copy,
-        })
+            (Some(Shape::List(kind)), b"items") => Ok(Act::Items(kind)),
+            (Some(Shape::Table), b"rows") => Ok(Act::Rows),
+            (Some(Shape::List(_)), b"metadata")
+            | (Some(Shape::Table), b"metadata" | b"columnDefinitions") => Ok(Act::Copy),
+            (Some(Shape::List(_) | Shape::Table) | None, _) => {
+                self.unexpected("an unknown member of a list or table", c)
+            }
+        }
     }
 
     fn cells(&self) -> Act {

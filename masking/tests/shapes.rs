@@ -101,6 +101,14 @@ fn b09_a_kind_nobody_expects_is_refused() {
     assert_eq!(refused(&secrets(Form::Object), text), MaskError::Kind("Other".into()));
     let also = Expectation { also: vec![GroupKind::new("", "Other")], ..secrets(Form::Object) };
     assert_eq!(run(&also, text), text);
+    for list in [
+        r#"{"kind":"Other","apiVersion":"v1","data":{}}"#,
+        r#"{"kind":"SecretList","apiVersion":"v1","data":{}}"#,
+        r#"{"kind":"Table","apiVersion":"meta.k8s.io/v1","data":{}}"#,
+        r#"{"kind":"Table","apiVersion":"meta.k8s.io/v1","rows":[{"data":{}}]}"#,
+    ] {
+        assert!(matches!(refused(&secrets(Form::List), list), MaskError::Unexpected { .. }), "{list}");
+    }
     let in_table = r#"{"kind":"Table","apiVersion":"meta.k8s.io/v1","rows":[{"cells":[],"object":{"kind":"Other","apiVersion":"v1","a":1}}]}"#;
     assert_eq!(refused(&secrets(Form::List), in_table), MaskError::Kind("Other".into()));
 }
