@@ -144,12 +144,11 @@ impl Reason {
     }
 
     /// Seconds after which clients may repeat by themselves: only where nothing was decided and nothing was sent.
-    const fn retry_after(self) -> Option<&'static str> {
-        match self {
-            Reason::TooManyRequests => Some("1"),
-            Reason::RecordingUnavailable => Some("5"),
-            _ => None,
+    fn retry_after(self) -> Option<&'static str> {
+        if self == Reason::TooManyRequests {
+            return Some("1");
         }
+        (self == Reason::RecordingUnavailable).then_some("5")
     }
 }
 

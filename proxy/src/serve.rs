@@ -189,9 +189,9 @@ impl Climb {
         }
         refuse_damage(&asked)?;
         let pass = Pass { climb: self, climber, known, action: &action, discovery: &discovery };
-        match decision.verdict() {
-            Verdict::NeedsApproval(_) => pass.held(&asked, decision).await,
-            _ => pass.at_once(asked, decision).await,
+        match decision.terms() {
+            Some(_) => pass.held(&asked, decision).await,
+            None => pass.at_once(asked, decision).await,
         }
     }
 

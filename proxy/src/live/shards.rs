@@ -92,10 +92,9 @@ mod tests {
     use super::*;
 
     fn map(text: &str) -> Arc<ConfigMap> {
-        let mut map = ConfigMap::default();
-        map.data = Some([(crds::names::SHARD_KEY.to_owned(), text.to_owned())].into());
-        map.metadata.annotations =
-            Some([(crds::names::ANNOTATION_HASH.to_owned(), Shard::hash(text))].into());
+        let data = Some([(crds::names::SHARD_KEY.to_owned(), text.to_owned())].into());
+        let mut map = ConfigMap { data, ..ConfigMap::default() };
+        map.metadata.annotations = Some([(crds::names::ANNOTATION_HASH.to_owned(), Shard::hash(text))].into());
         Arc::new(map)
     }
 

@@ -256,10 +256,8 @@ impl Pass<'_> {
     fn answered(&self, sent: Sent, mut masked: Masked<Response<Body>>) -> Response<Body> {
         let gate = &*self.climb.gate;
         sent.warnings.iter().for_each(|text| masked.warn(text));
-        let decision = match &sent.authority {
-            Some(Authority::Approval { .. }) => "Approved",
-            _ => "Allowed",
-        };
+        let approved = matches!(&sent.authority, Some(Authority::Approval { .. }));
+        let decision = if approved { "Approved" } else { "Allowed" };
         gate.telemetry.request(&self.climber.caller.key.to_string(), decision, "");
         let status = masked.status();
         let (response, tally) = masked.into_parts();
