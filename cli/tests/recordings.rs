@@ -1,5 +1,7 @@
 //! `verify` and `replay` on a folder: what holds, what was touched, what is open.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail this way")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
