@@ -139,7 +139,7 @@ fn unconsumed(grant: &AccessGrant, terms: &Terms, facts: &ReviewFacts<'_>) -> St
 }
 
 /// By time; in one moment what refuses comes first.
-fn order<'a>(review: &'a Review, created: Timestamp) -> (Timestamp, u8, &'a str) {
+fn order(review: &Review, created: Timestamp) -> (Timestamp, u8, &str) {
     let severity = match review.decision {
         ReviewDecision::Denied => 0,
         ReviewDecision::Revoked => 1,

@@ -288,7 +288,7 @@ fn methods(words: &[String], path: &str, issues: &mut Issues) -> Option<Vec<Box<
             Err(format!("`{word}` is not an HTTP method, which `nonResourceURLs` needs"))
         }
     });
-    if methods.iter().any(|method: &Box<str>| &**method == "*") { None } else { Some(methods) }
+    if words.iter().any(|word| word == "*") { None } else { Some(methods) }
 }
 
 fn url(word: &str) -> Result<UrlPattern, String> {

@@ -148,7 +148,7 @@ impl Shard {
         let decode = |source| ShardError::Decode { name: name.to_owned(), source };
         let value: Value = serde_json::from_str(text).map_err(decode)?;
         let version = value.get("formatVersion").cloned().unwrap_or(Value::Null);
-        if version != Value::from(FORMAT_VERSION) {
+        if version != FORMAT_VERSION {
             return Err(ShardError::Version { name: name.to_owned(), found: version });
         }
         let shard: Shard = serde_json::from_str(text).map_err(decode)?;

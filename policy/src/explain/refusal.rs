@@ -135,7 +135,7 @@ impl Refusal {
         self
     }
 
-    fn is_final(self, is_final: bool) -> Refusal {
+    fn final_if(self, is_final: bool) -> Refusal {
         self.cause("sallyport.dev/Final", "", if is_final { "true" } else { "false" })
     }
 
@@ -168,7 +168,7 @@ pub fn refuse(decision: &Decision) -> Option<Refusal> {
             let refusal = Refusal::new(action, Reason::NotAllowed, &sentence)
                 .line("final", "yes, until an administrator adds a rule. There is nothing to request.")
                 .line("instead", "kubectl get --raw /sallyport/v1/access");
-            Some(refusal.is_final(true))
+            Some(refusal.final_if(true))
         }
         Verdict::Suspended => Some(suspended(action, decision.agent())),
         Verdict::Broken(broken) => {
@@ -186,7 +186,7 @@ pub fn refuse(decision: &Decision) -> Option<Refusal> {
             Some(
                 refusal
                     .cause("sallyport.dev/Policy", &*broken.policy, one_line(&broken.message))
-                    .is_final(true),
+                    .final_if(true),
             )
         }
     }
@@ -197,7 +197,7 @@ fn suspended(action: &Action, agent: &Agent) -> Refusal {
         .line("why", "An administrator has stopped this agent. Every request is refused.")
         .line("final", "yes, until an administrator resumes it. Retrying, waiting or asking for a grant cannot change this.")
         .line("next", "stop")
-        .is_final(true)
+        .final_if(true)
 }
 
 fn policy_denied(decision: &Decision) -> Refusal {
@@ -214,7 +214,7 @@ fn policy_denied(decision: &Decision) -> Refusal {
             .line("final", FINAL)
             .line("instead", instead)
             .cause("sallyport.dev/Rule", "built-in", Effect::Deny.as_str())
-            .is_final(true);
+            .final_if(true);
     };
     let sentence = format!("{} denies {}.", source(&rule.policy, &rule.rule), deed(action));
     let mut refusal = Refusal::new(action, Reason::PolicyDenied, &sentence);
@@ -222,7 +222,7 @@ fn policy_denied(decision: &Decision) -> Refusal {
         refusal = refusal.line("why", one_line(message));
     }
     let denying = decision.rules().iter().filter(|rule| rule.effect == Effect::Deny);
-    refusal.line("final", FINAL).line("instead", instead).rules(denying).is_final(true)
+    refusal.line("final", FINAL).line("instead", instead).rules(denying).final_if(true)
 }
 
 /// The command by which an agent asks for a window, with kubectl alone.
@@ -253,7 +253,7 @@ fn window_required(decision: &Decision, max_window_seconds: u32) -> Refusal {
         ask_for_window(agent, max_window_seconds),
         agent.namespace(),
     );
-    Refusal::new(action, Reason::WindowRequired, &sentence).line("next", next).rules(offering).is_final(false)
+    Refusal::new(action, Reason::WindowRequired, &sentence).line("next", next).rules(offering).final_if(false)
 }
 
 /// Which grant a refusal is about.
@@ -307,7 +307,7 @@ pub fn approval_pending(decision: &Decision, grant: GrantWords<'_>, until: Times
         .line("next", next)
         .cause("sallyport.dev/Grant", grant.field(), "WaitingForReview")
         .rules(asking_rules(decision))
-        .is_final(false);
+        .final_if(false);
     refusal.wait_seconds = Some(30);
     refusal
 }
@@ -330,7 +330,7 @@ pub fn approval_denied(decision: &Decision, grant: GrantWords<'_>, by: &str, not
         .line("next", next)
         .cause("sallyport.dev/Grant", grant.field(), "Denied")
         .rules(asking_rules(decision))
-        .is_final(true)
+        .final_if(true)
 }
 
 /// The grant that was waited for ended; the same command asks anew.
@@ -347,7 +347,7 @@ pub fn approval_expired(decision: &Decision, grant: GrantWords<'_>, of: Deadline
         .line("next", "run exactly the same command again; it asks for a new approval.")
         .cause("sallyport.dev/Grant", grant.field(), "Expired")
         .rules(asking_rules(decision))
-        .is_final(false)
+        .final_if(false)
 }
 
 /// The agent already waits for as many reviews as it may; `waiting` are the names of those grants.
@@ -368,7 +368,7 @@ pub fn too_many_pending(decision: &Decision, waiting: &[&str]) -> Refusal {
         .line("why", "Every grant asks a human for attention. Nothing has been changed.")
         .line("next", next)
         .rules(asking_rules(decision))
-        .is_final(false)
+        .final_if(false)
 }
 
 /// A write whose body holds placeholders at `paths`.
@@ -385,7 +385,7 @@ pub fn masked_value_in_write(action: &Action, paths: &[&str]) -> Refusal {
     for path in paths {
         refusal = refusal.cause("sallyport.dev/MaskedField", path, "placeholder");
     }
-    refusal.is_final(false)
+    refusal.final_if(false)
 }
 
 /// A stream (exec, attach, port-forward or another upgrade) that the gate does not open.
@@ -397,7 +397,7 @@ pub fn stream_denied(action: &Action) -> Refusal {
     )
     .line("final", "yes, in this version. Retrying, waiting or asking for a grant cannot change this.")
     .line("instead", "kubectl logs, kubectl describe and kubectl get -o yaml, where policy allows them")
-    .is_final(true)
+    .final_if(true)
 }
 
 /// A feature that is not built yet: `what` is a noun phrase, `next` a way out.
@@ -405,7 +405,7 @@ pub fn not_supported(action: &Action, what: &str, next: &str) -> Refusal {
     Refusal::new(action, Reason::NotSupportedYet, &format!("{what} is not supported yet."))
         .line("final", "yes, in this version. Retrying, waiting or asking for a grant cannot change this.")
         .line("next", next)
-        .is_final(true)
+        .final_if(true)
 }
 
 /// The grant that was joined holds no longer: withdrawn, revoked, or the object is another one by now. `why` is a
@@ -418,5 +418,5 @@ pub fn approval_void(decision: &Decision, grant: GrantWords<'_>, why: &str) -> R
         .line("next", "run exactly the same command again; it asks for a new approval.")
         .cause("sallyport.dev/Grant", grant.field(), "Void")
         .rules(asking_rules(decision))
-        .is_final(false)
+        .final_if(false)
 }
