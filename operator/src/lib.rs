@@ -13,6 +13,7 @@ pub mod index;
 pub mod judge;
 pub mod kubeconfig;
 pub mod lead;
+pub mod mirror;
 pub mod plan;
 pub mod programmed;
 pub mod publish;

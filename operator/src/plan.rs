@@ -138,7 +138,9 @@ fn plan_identities(world: &World, plan: &mut Plan) -> Vec<ShardIdentity> {
     let mut accepted = Vec::new();
     for identity in &world.identities {
         let key = key_of(identity);
-        let (chosen, refusal) = choose_generation(world, &key, identity, &taken);
+        let ending = identity.meta().deletion_timestamp.is_some();
+        let (chosen, refusal) =
+            if ending { (None, None) } else { choose_generation(world, &key, identity, &taken) };
         if let Some(chosen) = &chosen {
             for subject in subjects(chosen) {
                 taken.entry(subject).or_insert_with(|| key.clone());

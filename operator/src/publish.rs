@@ -20,23 +20,22 @@ pub struct PublishError {
 
 /// Publishes `planned`: deletes first, so that a subject that moved from one identity to another is never in two
 /// shards for longer than it must; then the guardrails, then the agents, where they differ, each against the version
-/// that was seen. Returns how many objects were touched: 0 where everything was in force.
+/// that was seen.
 ///
 /// # Errors
-/// The first write that failed. What was written before it stays, the next pass goes on.
+/// The first write that failed. One that fails stops no other; the next pass goes on.
 pub async fn publish(
     client: &Client,
     namespace: &str,
     in_force: &[Arc<ConfigMap>],
     planned: &BTreeMap<String, String>,
     metrics: &Metrics,
-) -> Result<usize, PublishError> {
+) -> Result<(), PublishError> {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-    let mut touched = 0;
+    let mut outcome = Ok(());
     for map in in_force.iter().filter(|map| !planned.contains_key(&map.name_any())) {
-        delete(&api, map).await?;
         metrics.shard_writes.with_label_values(&["delete"]).inc();
-        touched += 1;
+        outcome = outcome.and(delete(&api, map).await);
     }
     let by_name: BTreeMap<String, &Arc<ConfigMap>> =
         in_force.iter().map(|map| (map.name_any(), map)).collect();
@@ -45,17 +44,21 @@ pub async fn publish(
     for (name, text) in guardrails.into_iter().chain(agents) {
         let wanted = config_map(name, text);
         let Some(wanted) = replacement(wanted, by_name.get(name).copied()) else { continue };
-        let params = PostParams::default();
-        let written = match wanted.metadata.resource_version {
-            None => api.create(&params, &wanted).await,
-            Some(_) => api.replace(name, &params, &wanted).await,
-        };
-        written.map_err(|source| error(name, source))?;
         metrics.shard_writes.with_label_values(&["write"]).inc();
-        tracing::info!(shard = name, hash = hash_of(&wanted), "live config published");
-        touched += 1;
+        outcome = outcome.and(write(&api, name, &wanted).await);
     }
-    Ok(touched)
+    outcome
+}
+
+async fn write(api: &Api<ConfigMap>, name: &str, wanted: &ConfigMap) -> Result<(), PublishError> {
+    let params = PostParams::default();
+    let written = match wanted.metadata.resource_version {
+        None => api.create(&params, wanted).await,
+        Some(_) => api.replace(name, &params, wanted).await,
+    };
+    written.map_err(|source| error(name, source))?;
+    tracing::info!(shard = name, hash = hash_of(wanted), "live config published");
+    Ok(())
 }
 
 async fn delete(api: &Api<ConfigMap>, map: &ConfigMap) -> Result<(), PublishError> {

@@ -1,5 +1,6 @@
 //! Reconciling: look, plan, draw the boundary, publish, say what became of it; again after every change.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +10,6 @@ use k8s_openapi::api::rbac::v1::PolicyRule;
 use kube::core::DeserializeGuard;
 use kube::{Client, Resource as _, ResourceExt as _};
 use policy::shard::Shard;
-use serde::Serialize;
-use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +23,7 @@ use crate::kubeconfig;
 use crate::plan::{IdentityVerdict, Plan, plan};
 use crate::programmed::{Fleet, Progress};
 use crate::publish::{self, PublishError};
-use crate::status::{StatusWriter, Target, Wish};
+use crate::status::{StatusWriter, Target, Wish, as_json};
 use crate::telemetry::Metrics;
 use crate::watch::{Watched, lock};
 
@@ -157,39 +156,46 @@ impl Reconciler {
         self.watched.boundary.state().first().and_then(|role| role.rules.clone()).unwrap_or_default()
     }
 
+    // What cannot be written for one object is not kept from the others.
     async fn say(&mut self, world: &World, plan: &Plan) -> Result<(), ReconcileError> {
         self.observe_fleet();
         let (wall, now) = (Timestamp::now(), Instant::now());
-        let published = self.publish_kubeconfigs(world).await?;
+        let (published, outcome) = self.publish_kubeconfigs(world).await;
         let wishes = self.identity_wishes(world, plan, &published, now);
-        let turns = self.identities.write(wishes, wall).await?;
-        self.events.of_identities(&turns).await;
+        let identities = self.identities.write(wishes, wall).await;
+        if let Ok(turns) = &identities {
+            self.events.of_identities(turns).await;
+        }
         let wishes = self.policy_wishes(world, plan, now);
-        self.policies.write(wishes, wall).await?;
-        Ok(())
+        let policies = self.policies.write(wishes, wall).await;
+        Ok(outcome.and(identities).and(policies).map(drop)?)
     }
 
-    async fn publish_kubeconfigs(&mut self, world: &World) -> Result<Vec<Key>, kube::Error> {
-        let Some(authority) = self.authority.borrow_and_update().clone() else { return Ok(Vec::new()) };
-        let mut published = Vec::new();
+    async fn publish_kubeconfigs(&mut self, world: &World) -> (HashSet<Key>, Result<(), kube::Error>) {
+        let mut published = HashSet::new();
+        let Some(authority) = self.authority.borrow_and_update().clone() else { return (published, Ok(())) };
+        let mut outcome = Ok(());
         for identity in &world.identities {
+            if identity.meta().deletion_timestamp.is_some() {
+                continue;
+            }
             let (key, uid) = (key_of(identity), identity.uid().unwrap_or_default());
-            let ending = identity.meta().deletion_timestamp.is_some();
-            if !ending && self.kubeconfigs.publish(&self.client, &self.config, &authority, &key, &uid).await?
-            {
-                published.push(key);
+            match self.kubeconfigs.publish(&self.client, &self.config, &authority, &key, &uid).await {
+                Ok(true) => drop(published.insert(key)),
+                Ok(false) => {}
+                Err(error) => outcome = Err(error),
             }
         }
-        self.kubeconfigs
-            .retain(|uid| world.identities.iter().any(|identity| identity.uid().as_deref() == Some(uid)));
-        Ok(published)
+        let alive: HashSet<String> = world.identities.iter().filter_map(|identity| identity.uid()).collect();
+        self.kubeconfigs.retain(|uid| alive.contains(uid));
+        (published, outcome)
     }
 
     fn identity_wishes(
         &self,
         world: &World,
         plan: &Plan,
-        kubeconfigs: &[Key],
+        kubeconfigs: &HashSet<Key>,
         now: Instant,
     ) -> Vec<(Target, Wish)> {
         let endpoint = self.config.proxy_url();
@@ -208,8 +214,8 @@ impl Reconciler {
                 endpoint: &endpoint,
                 kubeconfig: kubeconfig.as_deref(),
             };
-            let status = identity.0.as_ref().ok().map(|identity| json(&identity.status));
-            Some((target(identity.as_ref(), status), conditions::identity_wish(&facts)))
+            let status = identity.0.as_ref().ok().map(|identity| as_json(&identity.status));
+            Some((Target::of(identity.as_ref(), status), conditions::identity_wish(&facts)))
         };
         world.identities.iter().filter_map(wish).collect()
     }
@@ -228,8 +234,8 @@ impl Reconciler {
             let verdict = plan.policies.get(&policy.name_any())?;
             let wanted = conditions::wanted_shards(plan, &verdict.shards);
             let progress = Progress::of(&wanted, &history, &self.fleet, now);
-            let status = policy.0.as_ref().ok().map(|policy| json(&policy.status));
-            Some((target(policy.as_ref(), status), conditions::policy_wish(verdict, &progress)))
+            let status = policy.0.as_ref().ok().map(|policy| as_json(&policy.status));
+            Some((Target::of(policy.as_ref(), status), conditions::policy_wish(verdict, &progress)))
         };
         world.policies.iter().filter_map(wish).collect()
     }
@@ -247,23 +253,4 @@ fn reach(identity: &DeserializeGuard<AgentIdentity>) -> Reach {
         Some(ConditionStatus::False) => Reach::Unreachable,
         Some(ConditionStatus::Unknown) | None => Reach::Unknown,
     }
-}
-
-/// The object as a status writer needs it.
-pub fn target<K: kube::Resource>(object: &K, status: Option<Value>) -> Target {
-    let meta = object.meta();
-    Target {
-        namespace: meta.namespace.clone(),
-        name: meta.name.clone().unwrap_or_default(),
-        uid: meta.uid.clone().unwrap_or_default(),
-        version: meta.resource_version.clone().unwrap_or_default(),
-        generation: meta.generation.unwrap_or(0),
-        status: status.unwrap_or(Value::Null),
-    }
-}
-
-/// A status as JSON; an empty object where there is none yet.
-pub fn json(status: &Option<impl Serialize>) -> Value {
-    let value = serde_json::to_value(status).unwrap_or_default();
-    if value.is_null() { Value::Object(serde_json::Map::new()) } else { value }
 }

@@ -75,6 +75,27 @@ pub struct Target {
     pub status: Value,
 }
 
+impl Target {
+    /// An object with its status as JSON, where that can be read.
+    pub fn of<K: kube::Resource>(object: &K, status: Option<Value>) -> Self {
+        let meta = object.meta();
+        Self {
+            namespace: meta.namespace.clone(),
+            name: meta.name.clone().unwrap_or_default(),
+            uid: meta.uid.clone().unwrap_or_default(),
+            version: meta.resource_version.clone().unwrap_or_default(),
+            generation: meta.generation.unwrap_or(0),
+            status: status.unwrap_or(Value::Null),
+        }
+    }
+}
+
+/// A status as JSON; an empty object where there is none yet.
+pub fn as_json(status: &Option<impl serde::Serialize>) -> Value {
+    let value = serde_json::to_value(status).unwrap_or_default();
+    if value.is_null() { Value::Object(Map::new()) } else { value }
+}
+
 /// A status as it should be: the owned fields, and the conditions.
 pub struct Wish {
     /// Owned fields but `conditions` and `observedGeneration`.

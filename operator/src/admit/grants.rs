@@ -11,7 +11,7 @@ use kube::core::DeserializeGuard;
 use kube::core::DynamicObject;
 use kube::core::admission::{AdmissionRequest, AdmissionResponse, Operation};
 use kube::{Api, Client};
-use policy::reviewers::Outsiders;
+use policy::reviewers::{Outsiders, Unfit};
 use policy::shard::{GUARDRAILS_NAME, agent_shard_name};
 use serde_json::{Value, json};
 
@@ -152,7 +152,7 @@ impl Grants {
         if asked_for != caller || asked.is_some_and(|by| by.subject.is_some()) {
             return refused("`requestedBy` is stamped and cannot be chosen");
         }
-        if self.outsiders().await?.check(caller, None) == Err(policy::reviewers::Unfit::Agent) {
+        if review::is_agent(author) || self.outsiders().await?.check(caller, None) == Err(Unfit::Agent) {
             return refused("an agent asks through the gate, not at the API server");
         }
         let terms = self.judge(grant).await?.and_then(|judge| judge.terms(grant, Timestamp::now()));

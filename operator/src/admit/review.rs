@@ -5,7 +5,7 @@ use crds::access_grant::{Review, ReviewDecision, UNAUTHENTICATED_REVIEWER};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1::UserInfo;
 use policy::approve::{ReviewFacts, Standing, approve};
-use policy::reviewers::Outsiders;
+use policy::reviewers::{Outsiders, Unfit};
 use policy::terms::Terms;
 
 use crate::judge;
@@ -61,6 +61,9 @@ pub fn admit(
 ) -> Result<String, String> {
     let name = author.username.as_deref().unwrap_or_default();
     let requester = grant.spec.requested_by.as_ref().map(|by| by.username.as_str());
+    if is_agent(author) {
+        return Err(Unfit::Agent.to_string());
+    }
     bench.outsiders.check(name, requester).map_err(|unfit| unfit.to_string())?;
     if !bench.may_approve {
         let namespace = grant.metadata.namespace.as_deref().unwrap_or_default();
@@ -85,6 +88,13 @@ pub fn admit(
     let facts = ReviewFacts { now, outsiders: &bench.outsiders };
     check_open(&approve(before, &terms, &facts))?;
     Ok(word(review, name, &terms, &approve(grant, &terms, &facts)))
+}
+
+/// Whether the user carries a group that only agents have.
+pub fn is_agent(author: &UserInfo) -> bool {
+    let of_namespace = format!("{}:", crds::names::AGENTS_GROUP);
+    let groups = author.groups.iter().flatten();
+    groups.into_iter().any(|group| group == crds::names::AGENTS_GROUP || group.starts_with(&of_namespace))
 }
 
 fn check_stamp(review: &Review, groups: &[String], now: Timestamp) -> Result<(), String> {
