@@ -27,6 +27,8 @@ pub enum Form {
     List,
     /// Watch events, one after the other.
     Watch,
+    /// One document: an object or a part of one (the body of a merge patch), which need not name its kind.
+    Part,
 }
 
 /// What happens to the cells of a Table whose kind has a plan.

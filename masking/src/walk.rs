@@ -232,7 +232,10 @@ impl Masker {
             Act::Mask(rule) => self.enter(Frame::MaskedMembers(rule), c),
             Act::LastApplied => self.enter(Frame::MaskedMembers(self.fallback()), c),
             Act::Document if self.expectation().form == Form::Watch => self.enter(Frame::Event, c),
-            Act::Document => self.enter_root(Self::EXPECTED, self.expectation().form, true, c),
+            Act::Document => {
+                let form = self.expectation().form;
+                self.enter_root(Self::EXPECTED, form, form != Form::Part, c)
+            }
             Act::Embedded { whole } => self.enter_root(Self::EXPECTED, Form::Object, whole, c),
             Act::Item(kind) => self.enter_root(kind, Form::Object, false, c),
             Act::Row => self.enter(Frame::Row, c),

@@ -197,6 +197,14 @@ fn b18_every_watch_event_is_masked_and_bookmarks_keep_their_annotation() {
 }
 
 #[test]
+fn a_part_of_an_object_need_not_name_its_kind() {
+    let text = format!(r#"{{"data":{{"p":"{SECRET}","q":null}},"metadata":{{"labels":{{"a":"b"}}}}}}"#);
+    assert_eq!(run(&secrets(Form::Part), &text), text.replace(SECRET, MASKED));
+    assert_eq!(run(&secrets(Form::Part), "{}"), "{}");
+    assert!(matches!(refused(&secrets(Form::Part), r#"{"data":{},"kind":"Vault"}"#), MaskError::Kind(_)));
+}
+
+#[test]
 fn b11_a_watch_that_is_printed_pretty_is_read_alike() {
     let event =
         json!({"type": "ADDED", "object": {"apiVersion": "v1", "data": {"p": SECRET}, "kind": "Secret"}});

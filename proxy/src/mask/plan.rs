@@ -70,7 +70,7 @@ impl Masks {
             Body::Empty | Body::JsonPatch(_) | Body::Review(_) => return None,
         };
         let mut expectation = expectation(action, discovery, masks).ok()?;
-        expectation.form = Form::Object;
+        expectation.form = Form::Part;
         let mut masker = Masker::new(self.plans(masks).ok()?, expectation).ok()?;
         let mut out = Vec::with_capacity(bytes.len());
         masker.push(&bytes, &mut out).ok()?;
