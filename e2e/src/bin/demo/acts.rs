@@ -1,7 +1,7 @@
 //! The acts of the demo, in the order of the first half hour.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use e2e::scenario::{CANARY, manifest};
@@ -165,6 +165,7 @@ impl Stage {
             .and_then(|(_, rest)| rest.split_whitespace().next());
         let name = name.context("kubectl create names the grant")?.to_owned();
         self.review(&name, "Approved", None)?;
+        let approved = Instant::now();
         let wait = format!("kubectl wait --for=condition=Decided accessgrant/{name} -n agents --timeout=30s");
         self.agent(&wait)?.well("decided", &["condition met"])?;
         self.agent(TURN_REFUNDS_ON)?.well("inside the window it runs", &["patched"])?;
@@ -173,7 +174,11 @@ impl Stage {
         std::thread::sleep(Duration::from_secs(2));
         ensure!(watch.runs()?, "the watch did not stay open: {}", watch.so_far());
         let said = watch.ends(Duration::from_secs(WINDOW_SECONDS + 15))?;
-        said.badly("cut at the window's end, with a true error", &["sallyport"])?;
+        let open = approved.elapsed();
+        self.check_canary(&said)?;
+        said.said("cut at the window's end, with a true error", &["Failure", "WindowRequired"])?;
+        let late = open.abs_diff(Duration::from_secs(WINDOW_SECONDS));
+        ensure!(late < Duration::from_secs(2), "the watch was cut {open:?} after the approval");
         self.agent(TURN_REFUNDS_ON)?.badly("and the next request needs a new one", &["(WindowRequired)"])?;
         Ok(())
     }

@@ -168,6 +168,11 @@ impl Said {
         self.holds(claim, wanted)
     }
 
+    /// It said each of `wanted`, however it ended: kubectl shows the error that ends a watch, and then ends well.
+    pub fn said(self, claim: &str, wanted: &[&str]) -> anyhow::Result<Self> {
+        self.holds(claim, wanted)
+    }
+
     /// It did not say any of `unwanted`.
     pub fn without(self, unwanted: &[&str]) -> anyhow::Result<Self> {
         for text in unwanted {
