@@ -7,6 +7,7 @@ mod estate;
 mod ground;
 mod hold;
 mod manifests;
+mod mask;
 mod operator;
 mod plugin;
 mod record;
