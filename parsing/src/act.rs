@@ -106,6 +106,7 @@ pub fn resolve(target: &Target, query: &Query, discovery: &Discovery) -> Result<
         scope,
         name,
         dry_run: query.is_dry_run() && !connect && !transient && path.subresource.as_deref() != Some("token"),
+        may_create: false,
     };
     Ok(Act { action: Action::Resource(action), connect, kind: Some(kind.clone()), transient })
 }

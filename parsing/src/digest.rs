@@ -93,10 +93,10 @@ const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
 fn normalise(body: &mut Value) {
     remove_metadata(body, &["managedFields", "resourceVersion"]);
     let annotations = body.pointer_mut("/spec/template/metadata/annotations").and_then(Value::as_object_mut);
-    if let Some(annotations) = annotations {
-        if annotations.get(RESTARTED_AT).and_then(Value::as_str).is_some_and(is_time) {
-            annotations.insert(RESTARTED_AT.to_owned(), Value::Object(Map::new()));
-        }
+    if let Some(annotations) = annotations
+        && annotations.get(RESTARTED_AT).and_then(Value::as_str).is_some_and(is_time)
+    {
+        annotations.insert(RESTARTED_AT.to_owned(), Value::Object(Map::new()));
     }
 }
 

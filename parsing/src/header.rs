@@ -259,10 +259,10 @@ const SINGLE: [(HeaderName, &str); 5] = [
 
 fn framing(version: Version, headers: &HeaderMap) -> Result<(), HeaderError> {
     let transfer = headers.get(TRANSFER_ENCODING);
-    if let Some(transfer) = transfer {
-        if version >= Version::HTTP_2 || !transfer.as_bytes().eq_ignore_ascii_case(b"chunked") {
-            return Err(HeaderError::Transfer);
-        }
+    if let Some(transfer) = transfer
+        && (version >= Version::HTTP_2 || !transfer.as_bytes().eq_ignore_ascii_case(b"chunked"))
+    {
+        return Err(HeaderError::Transfer);
     }
     if headers.contains_key(CONTENT_LENGTH) && (transfer.is_some() || length(headers).is_none()) {
         return Err(HeaderError::Length);

@@ -271,6 +271,10 @@ impl Reader<'_> {
             self.digits()?;
         }
         let text = &self.text[start..self.at];
+        // Some readers take it for an integer, some for a float.
+        if text == "-0" {
+            return Err(JsonError::NumberRange(start));
+        }
         let number = if whole { text.parse::<i64>().map(Number::from).ok() } else { float(text) };
         number.map(Value::Number).ok_or(JsonError::NumberRange(start))
     }

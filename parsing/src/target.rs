@@ -6,6 +6,10 @@ use http::{StatusCode, Uri, Version};
 use crate::percent::{self, EscapeError};
 use crate::refusal::Refused;
 
+mod grammar;
+
+pub(crate) use grammar::{is_label, is_name, is_subdomain, is_version};
+
 /// The HTTP methods that are read (P1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Method {
@@ -400,37 +404,6 @@ fn check_method(method: Method, path: &Path) -> Result<(), TargetError> {
 
 fn check(holds: bool, error: TargetError) -> Result<(), TargetError> {
     if holds { Ok(()) } else { Err(error) }
-}
-
-/// `v[0-9]+((alpha|beta)[0-9]+)?`
-pub(crate) fn is_version(text: &str) -> bool {
-    let digits = |s: &str| !s.is_empty() && s.len() <= 9 && s.bytes().all(|b| b.is_ascii_digit());
-    let Some(rest) = text.strip_prefix('v') else { return false };
-    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-    let (major, stage) = rest.split_at(end);
-    let stage =
-        stage.strip_prefix("alpha").or_else(|| stage.strip_prefix("beta")).map_or(stage.is_empty(), digits);
-    digits(major) && stage
-}
-
-/// DNS-1123 label.
-pub(crate) fn is_label(text: &str) -> bool {
-    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    (1..=63).contains(&text.len())
-        && text.bytes().all(inner)
-        && !text.starts_with('-')
-        && !text.ends_with('-')
-}
-
-/// DNS-1123 subdomain.
-pub(crate) fn is_subdomain(text: &str) -> bool {
-    (1..=253).contains(&text.len()) && text.split('.').all(is_label)
-}
-
-/// A name that is one path segment.
-pub(crate) fn is_name(text: &str) -> bool {
-    let visible = |b: u8| b.is_ascii_graphic() && !b"/%\\?#;".contains(&b);
-    (1..=253).contains(&text.len()) && text != "." && text != ".." && text.bytes().all(visible)
 }
 
 impl Path {

@@ -74,6 +74,7 @@ fn appendix_4_json_that_readers_read_differently_is_refused() {
         post(r#"{"metadata":{"name":yes}}"#, "400 A3"),
         post(r#"{"metadata":{"name":"a"},"spec":{"x":NaN}}"#, "400 A3"),
         post(r#"{"metadata":{"name":"a"},"spec":{"x":+1}}"#, "400 A3"),
+        post(r#"{"metadata":{"name":"a"},"spec":{"x":-0}}"#, "400 A3"),
         post(r#"{"metadata":{"name":"a"},"spec":{"x":01}}"#, "400 A3"),
         post(r#"{"metadata":{"name":"a"},"spec":{"x":.5}}"#, "400 A3"),
         post(r#"{"metadata":{"name":"a"},"spec":{"x":5.}}"#, "400 A3"),
@@ -122,7 +123,7 @@ fn appendix_4_top_level_keys_have_one_case() {
 fn a3_what_goes_upstream_is_re_encoded() {
     check(&[
         post(
-            " { \"spec\" : { \"b\" : 1 , \"a\" : [ 1.0 , -0 , 1e2, 0.5 , 1.10 ] } , \"metadata\" : { \"name\" : \"x\" } }\n",
+            " { \"spec\" : { \"b\" : 1 , \"a\" : [ 1.0 , 0 , 1e2, 0.5 , 1.10 ] } , \"metadata\" : { \"name\" : \"x\" } }\n",
             r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"x"},"spec":{"a":[1.0,0,100.0,0.5,1.1],"b":1}}"#,
         ),
         post(

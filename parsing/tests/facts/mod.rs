@@ -1,6 +1,8 @@
 //! What the tests share: a real server's discovery, and one line that says what a request became.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+use std::sync::OnceLock;
+
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use parsing::Refusal;
 use parsing::discovery::{Discovery, Kind, Resource, Subresource};
@@ -8,7 +10,12 @@ use parsing::request::{self, Request};
 use policy::action::{Action, Scope};
 
 /// Discovery of kube-apiserver 1.36 and two custom kinds.
-pub fn discovery() -> Discovery {
+pub fn discovery() -> &'static Discovery {
+    static DISCOVERY: OnceLock<Discovery> = OnceLock::new();
+    DISCOVERY.get_or_init(build)
+}
+
+fn build() -> Discovery {
     let mut discovery = Discovery::new();
     discovery.add(include_bytes!("../fixtures/discovery-core.json")).expect("core");
     discovery.add(include_bytes!("../fixtures/discovery-groups.json")).expect("groups");
@@ -54,7 +61,7 @@ pub fn with(mut headers: HeaderMap, name: &str, value: &str) -> HeaderMap {
 
 /// Reads a whole request over HTTP/1.1.
 pub fn read(method: &str, target: &str, headers: &HeaderMap, body: &[u8]) -> Result<Request, Refusal> {
-    request::read(Version::HTTP_11, method, target.as_bytes(), headers, &discovery())?.with_body(body)
+    request::read(Version::HTTP_11, method, target.as_bytes(), headers, discovery())?.with_body(body)
 }
 
 /// `delete apps/v1 deployments payments/web ?a=b`, or `404 P11`.

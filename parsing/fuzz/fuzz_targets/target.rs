@@ -1,0 +1,8 @@
+//! Any bytes as a target: `cargo +nightly fuzz run target -- -max_len=4096`.
+#![no_main]
+
+#[path = "../oracle.rs"]
+#[allow(dead_code, reason = "each target uses its part")]
+mod oracle;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| oracle::target(input));

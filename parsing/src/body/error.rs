@@ -1,0 +1,161 @@
+//! Why a body is not read: the rule, the code, the way out.
+
+use http::StatusCode;
+
+use crate::json::JsonError;
+use crate::options::OptionsError;
+use crate::protobuf::ProtobufError;
+use crate::refusal::Refused;
+use crate::review::ReviewError;
+
+/// Why a body is not read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// A3, F11.
+    #[error("the body is larger than 3145728 bytes")]
+    TooLarge,
+    /// A3.
+    #[error("this request takes no body")]
+    Surplus,
+    /// A3.
+    #[error("this request needs a body")]
+    Missing,
+    /// A3.
+    #[error("the Content-Type is not one that this request takes")]
+    MediaType,
+    /// A3.
+    #[error("CBOR bodies are not read")]
+    Cbor,
+    /// A3.
+    #[error("YAML bodies are not read yet")]
+    Yaml,
+    /// A3, B04.
+    #[error("protobuf bodies of kind `{0}` are not read yet, and what cannot be read is not forwarded")]
+    ProtobufKind(String),
+    /// Appendix 4.
+    #[error(transparent)]
+    Json(#[from] JsonError),
+    /// Appendix 4.
+    #[error("the body must be a JSON object")]
+    NotAnObject,
+    /// Appendix 4.
+    #[error("the body has a top-level key that differs from a known one only by case")]
+    KeyCase,
+    /// A3.
+    #[error("`kind` of the body must be `{0}`")]
+    Kind(String),
+    /// A3.
+    #[error("`apiVersion` of the body must be `{0}`")]
+    ApiVersion(String),
+    /// A3.
+    #[error("`metadata` of the body must be an object with text where text belongs")]
+    Metadata,
+    /// A3.
+    #[error("`metadata.namespace` of the body differs from the namespace in the path")]
+    Namespace,
+    /// A3.
+    #[error("`metadata.name` of the body differs from the name in the path")]
+    Name,
+    /// A3.
+    #[error("`metadata.name` or `metadata.generateName` must be set")]
+    Nameless,
+    /// A3.
+    #[error("a JSON patch must be an array of at most 10000 operations")]
+    PatchSize,
+    /// A3.
+    #[error("operation {0} of the JSON patch is not one")]
+    PatchOperation(usize),
+    /// B99.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    /// A3.
+    #[error(transparent)]
+    Protobuf(#[from] ProtobufError),
+    /// A3.
+    #[error(transparent)]
+    Review(#[from] ReviewError),
+}
+
+impl Refused for BodyError {
+    fn rule(&self) -> &'static str {
+        match self {
+            Self::Options(error) => error.rule(),
+            Self::TooLarge
+            | Self::Surplus
+            | Self::Missing
+            | Self::MediaType
+            | Self::Cbor
+            | Self::Yaml
+            | Self::ProtobufKind(_)
+            | Self::Json(_)
+            | Self::NotAnObject
+            | Self::KeyCase
+            | Self::Kind(_)
+            | Self::ApiVersion(_)
+            | Self::Metadata
+            | Self::Namespace
+            | Self::Name
+            | Self::Nameless
+            | Self::PatchSize
+            | Self::PatchOperation(_)
+            | Self::Protobuf(_)
+            | Self::Review(_) => "A3",
+        }
+    }
+
+    fn code(&self) -> StatusCode {
+        match self {
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::MediaType | Self::Cbor | Self::Yaml | Self::ProtobufKind(_) => {
+                StatusCode::UNSUPPORTED_MEDIA_TYPE
+            }
+            Self::Surplus
+            | Self::Missing
+            | Self::Json(_)
+            | Self::NotAnObject
+            | Self::KeyCase
+            | Self::Kind(_)
+            | Self::ApiVersion(_)
+            | Self::Metadata
+            | Self::Namespace
+            | Self::Name
+            | Self::Nameless
+            | Self::PatchSize
+            | Self::PatchOperation(_)
+            | Self::Options(_)
+            | Self::Protobuf(_)
+            | Self::Review(_) => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    fn next(&self) -> Option<&'static str> {
+        match self {
+            Self::ProtobufKind(_) => Some(
+                "send the object as JSON: add --dry-run=client -o yaml to your kubectl create command and pipe it into \
+                 kubectl create -f -",
+            ),
+            Self::Yaml => {
+                Some("send JSON, as kubectl create -f, kubectl apply -f and kubectl apply --server-side do")
+            }
+            Self::Cbor => Some("send JSON"),
+            Self::TooLarge
+            | Self::Surplus
+            | Self::Missing
+            | Self::MediaType
+            | Self::Json(_)
+            | Self::NotAnObject
+            | Self::KeyCase
+            | Self::Kind(_)
+            | Self::ApiVersion(_)
+            | Self::Metadata
+            | Self::Namespace
+            | Self::Name
+            | Self::Nameless
+            | Self::PatchSize
+            | Self::PatchOperation(_)
+            | Self::Options(_)
+            | Self::Protobuf(_)
+            | Self::Review(_) => None,
+        }
+    }
+}
