@@ -23,8 +23,10 @@ mod placeholder;
 mod plan;
 mod scan;
 mod shape;
+mod skip;
 mod text;
 mod token;
+mod value;
 mod walk;
 
 pub use masker::{MaskError, Masker};

@@ -1,8 +1,9 @@
 //! One answer on its way through: takes chunks, gives chunks, remembers only where it is.
 
 use crate::plan::{NodeId, Plan, PlanError, Plans, RuleId};
-use crate::scan::{Fault, InText, Skip};
+use crate::scan::{Fault, InText};
 use crate::shape::{Expectation, Form, GroupKind, KindId, Root, Shape, element_kind, group_of};
+use crate::skip::Skip;
 use crate::text::Utf8Gate;
 use crate::token::Scalar;
 use std::sync::Arc;
