@@ -173,10 +173,8 @@ async fn d07_agents_and_programs_do_not_review(wall: &Wall) -> anyhow::Result<()
     refused(wall.alice.create(&grant, "").await?, "cannot create resource \"accessgrants\"");
     allowed(wall.proxy.create(&grant, "").await?)?;
     let as_agent = reviews(json!([{"reviewer": AGENT, "decision": "Approved"}]));
-    refused(
-        wall.agent.merge(&grant, "", &as_agent).await?,
-        "agents write objects of sallyport.dev only through the gate",
-    );
+    // Two policies refuse it; which of them the API server names is not fixed.
+    refused(wall.agent.merge(&grant, "", &as_agent).await?, "denied request: agents ");
     for (program, name) in [(&wall.proxy, "sallyport-proxy"), (&wall.operator, "sallyport-operator")] {
         let reviewer = format!("system:serviceaccount:{SYSTEM}:{name}");
         let review = json!({"reviewer": reviewer, "decision": "Approved"});
@@ -224,9 +222,10 @@ async fn agents_write_nothing_of_sallyport(wall: &Wall) -> anyhow::Result<()> {
     let message = "agents write objects of sallyport.dev only through the gate";
     let grant = window("w2", "alice@example.com");
     refused(wall.agent.create(&window("w4", AGENT), "").await?, message);
-    refused(wall.agent.create(&record("r2"), "").await?, message);
+    // A record and a status are refused by two policies each; which of them is named is not fixed.
+    refused(wall.agent.create(&record("r2"), "").await?, "denied request: ");
     refused(wall.agent.delete(&grant).await?, message);
-    refused(wall.agent.merge(&grant, "/status", &json!({"status": {"uses": 0}})).await?, message);
+    refused(wall.agent.merge(&grant, "/status", &json!({"status": {"uses": 0}})).await?, "denied request: ");
     let policy = json!({
         "apiVersion": "sallyport.dev/v1alpha1", "kind": "AccessPolicy", "metadata": {"name": "mine"},
         "spec": {"agents": [{"namespace": "*"}], "rules": [{"name": "all", "effect": "Allow",

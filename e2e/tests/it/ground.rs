@@ -57,7 +57,7 @@ async fn a_service_account_token_carries_its_audience() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn the_charts_manifests_are_accepted_by_the_api_server() -> anyhow::Result<()> {
-    let plane = super::plane()?;
+    let plane = ControlPlane::start()?;
     e2e::gate::install(&plane).await?;
     let served = plane.kubectl(&["api-resources", "--api-group=sallyport.dev", "-o", "name"])?.success()?;
     let kinds = ["accessgrants", "accesspolicies", "agentidentities", "sessionrecords"];
