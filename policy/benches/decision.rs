@@ -89,6 +89,7 @@ fn actions() -> Vec<Arc<Action>> {
             scope: Scope::Namespace(format!("ns-{}", at * 6)),
             name: Some("web".to_owned()),
             dry_run: false,
+            may_create: false,
         }))
     });
     all.collect()

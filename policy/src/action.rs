@@ -93,9 +93,18 @@ pub struct ResourceAction {
     pub name: Option<String>,
     /// The server will not persist the effect (B99: only where the server itself will read it so).
     pub dry_run: bool,
+    /// An update or patch that makes the object where there is none: a server-side apply, or an update that names no
+    /// resourceVersion. It is decided as both (B96).
+    pub may_create: bool,
 }
 
 impl ResourceAction {
+    /// The create that this act may turn out to be (B96).
+    pub fn creation(&self) -> Option<ResourceAction> {
+        let is_creation = self.may_create && matches!(self.verb, Verb::Update | Verb::Patch);
+        is_creation.then(|| ResourceAction { verb: Verb::Create, may_create: false, ..self.clone() })
+    }
+
     /// `pods` or `pods/log`, as rules write it.
     pub fn qualified_resource(&self) -> String {
         match &self.subresource {

@@ -1,5 +1,8 @@
 //! Decides where a grant stands, from its stamped reviews alone: one step per review, then one answer for now.
 
+mod release;
+mod window;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -7,16 +10,14 @@ use crds::AccessGrant;
 use crds::access_grant::{GrantType, Review, ReviewDecision};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::action::Action;
 use crate::agent::Agent;
-use crate::decision::{Authority, Decision, Verdict};
 use crate::evaluate::{Facts, evaluate};
 use crate::grant;
-use crate::matcher::Matcher;
-use crate::permit::Permit;
 use crate::reviewers::{Outsiders, counts_for};
 use crate::terms::Terms;
-use crate::validate;
+
+pub use release::{NotReleased, release};
+pub use window::{OpenWindow, open_window};
 
 /// How far the clocks of API server, operator and proxy may be apart (D19).
 pub const MAX_SKEW: SignedDuration = SignedDuration::from_secs(5);
@@ -293,79 +294,6 @@ impl<'a> Quorum<'a> {
     }
 }
 
-/// A window that is open now. Only [`open_window`] makes one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OpenWindow {
-    grant: Arc<str>,
-    agent_uid: String,
-    from: Timestamp,
-    until: Timestamp,
-    rules: Option<Vec<Matcher>>,
-}
-
-impl OpenWindow {
-    /// Name of the AccessGrant.
-    pub fn grant(&self) -> &str {
-        &self.grant
-    }
-
-    /// When it opened.
-    pub fn from(&self) -> Timestamp {
-        self.from
-    }
-
-    /// Its absolute end.
-    pub fn until(&self) -> Timestamp {
-        self.until
-    }
-
-    /// Whether it is this agent's and not over.
-    pub(crate) fn is_open(&self, agent: &Agent, now: Timestamp) -> bool {
-        self.agent_uid == agent.uid() && now < self.until
-    }
-
-    /// Whether it opens everything that the policies offer.
-    pub(crate) fn opens_everything(&self, agent: &Agent, now: Timestamp) -> bool {
-        self.is_open(agent, now) && self.rules.is_none()
-    }
-
-    /// What it is narrowed to; empty is everything.
-    pub(crate) fn rules(&self) -> &[Matcher] {
-        self.rules.as_deref().unwrap_or_default()
-    }
-
-    /// Whether the act falls inside: this agent's, not over, and everything that it touches is opened.
-    pub(crate) fn covers(&self, agent: &Agent, action: &Action, now: Timestamp) -> bool {
-        let opened = self.rules.as_ref().is_none_or(|rules| rules.iter().any(|rule| rule.must(action)));
-        self.is_open(agent, now) && opened
-    }
-}
-
-/// The window that a grant opens for the agent now, if it does: a Window of this agent, approved on the agent's
-/// current terms, begun and not over, of a mode that is built.
-pub fn open_window(agent: &Agent, grant: &AccessGrant, facts: &ReviewFacts<'_>) -> Option<OpenWindow> {
-    let window = grant.spec.window.as_ref().filter(|_| grant.spec.r#type == GrantType::Window)?;
-    if !is_of(agent, grant) {
-        return None;
-    }
-    let rules = validate::window(window).ok()?;
-    match approve(grant, agent.window_terms()?, facts) {
-        Standing::Approved { from, until, .. } => Some(OpenWindow {
-            grant: grant.metadata.name.as_deref()?.into(),
-            agent_uid: agent.uid().to_owned(),
-            from,
-            until,
-            rules,
-        }),
-        Standing::Waiting { .. }
-        | Standing::Scheduled { .. }
-        | Standing::Denied { .. }
-        | Standing::Expired { .. }
-        | Standing::Revoked { .. }
-        | Standing::Used { .. } => None,
-    }
-}
-
 /// Whether the grant is for this agent.
 pub fn is_of(agent: &Agent, grant: &AccessGrant) -> bool {
     grant.metadata.namespace.as_deref() == Some(agent.namespace())
@@ -385,70 +313,4 @@ pub fn terms_of(agent: &Arc<Agent>, grant: &AccessGrant, facts: &Facts<'_>) -> O
             evaluate(agent, &action, facts).terms().cloned()
         }
     }
-}
-
-/// Why a consumed grant releases nothing.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotReleased {
-    /// The decision does not ask for an approval (any more): it is refused, or carries its own permit.
-    #[error("the request is not held for approval")]
-    NotHeld,
-    /// The grant is another agent's, another request's, or no SingleRequest.
-    #[error("the grant is not for this request")]
-    AnotherRequest,
-    /// The grant was not consumed by this request.
-    #[error("the grant was not consumed by this request")]
-    NotConsumed,
-    /// The grant does not stand as approved.
-    #[error("the grant is not approved now")]
-    NotApproved(Standing),
-}
-
-/// Mints the permit of a held request.
-///
-/// Expected flow: the decision is a fresh one from the bundle in force (D22); the grant was read again after
-/// `status.consumedBy` was set to this request's id by compare-and-swap (D03, D23). Guarantees: one request id, one
-/// fingerprint, one permit; the deadline is checked at `now` (D18).
-///
-/// # Errors
-/// [`NotReleased`]; nothing may be forwarded then, and the grant stays used.
-pub fn release(
-    decision: &mut Decision,
-    grant: &AccessGrant,
-    fingerprint: &str,
-    request_id: &str,
-    facts: &ReviewFacts<'_>,
-) -> Result<Permit, NotReleased> {
-    let Verdict::NeedsApproval(terms) = &decision.verdict else {
-        return Err(NotReleased::NotHeld);
-    };
-    let stored = grant.spec.request.as_ref().map(|request| request.fingerprint.as_str());
-    if grant.spec.r#type != GrantType::SingleRequest
-        || stored != Some(fingerprint)
-        || !is_of(&decision.agent, grant)
-    {
-        return Err(NotReleased::AnotherRequest);
-    }
-    let consumed_by = grant.status.as_ref().and_then(|status| status.consumed_by.as_deref());
-    if request_id.is_empty() || consumed_by != Some(request_id) {
-        return Err(NotReleased::NotConsumed);
-    }
-    let (by, until) = match unconsumed(grant, terms, facts) {
-        Standing::Approved { by, until, .. } => (by, until),
-        other @ (Standing::Waiting { .. }
-        | Standing::Scheduled { .. }
-        | Standing::Denied { .. }
-        | Standing::Expired { .. }
-        | Standing::Revoked { .. }
-        | Standing::Used { .. }) => return Err(NotReleased::NotApproved(other)),
-    };
-    let name: Arc<str> = grant.metadata.name.as_deref().unwrap_or_default().into();
-    let authority = Authority::Approval { grant: name, by, until };
-    decision.verdict = Verdict::Allowed(authority.clone());
-    Ok(Permit::mint(
-        Arc::clone(&decision.agent),
-        Arc::clone(&decision.action),
-        authority,
-        decision.obligations.clone(),
-    ))
 }

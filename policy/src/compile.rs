@@ -1,18 +1,21 @@
 //! From the words of an AccessPolicy to rules that can be asked.
 
+mod words;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crds::AccessPolicySpec;
-use crds::access_policy as words;
+use crds::access_policy as spec_words;
 use crds::selector::RequestMatch;
 
 use crate::action::Verb;
 use crate::mask::{MaskPath, MaskRule, Replacement};
-use crate::matcher::{Matcher, Namespaces, ResourcePattern, Target, UrlPattern, VerbSet};
+use crate::matcher::{Matcher, Namespaces, ResourcePattern, Target, VerbSet};
 use crate::rule::{CompiledMask, CompiledPolicy, CompiledRule, Effect, Level, Mode, RuleId};
 use crate::terms::{Approval, Approver, Jit};
 use crate::validate::{self, Issues};
+use words::{group, namespaces, object_name, resource, url};
 
 const HTTP_METHODS: [&str; 7] = ["get", "head", "post", "put", "patch", "delete", "options"];
 /// Subresources whose verb is always create (P12).
@@ -27,8 +30,8 @@ pub fn policy(name: &str, generation: i64, spec: &AccessPolicySpec) -> Result<Co
     let mut issues = Issues::default();
     let name: Arc<str> = name.into();
     let mode = match spec.mode {
-        words::PolicyMode::Enforce => Mode::Enforce,
-        words::PolicyMode::Audit => Mode::Audit,
+        spec_words::PolicyMode::Enforce => Mode::Enforce,
+        spec_words::PolicyMode::Audit => Mode::Audit,
     };
     let rules = rules(&name, generation, mode, spec, &mut issues);
     let approval = approval(spec.approval.as_ref(), &mut issues);
@@ -37,8 +40,8 @@ pub fn policy(name: &str, generation: i64, spec: &AccessPolicySpec) -> Result<Co
     validate::recording(&spec.recording, &mut issues);
     issues.into_result()?;
     let level = match spec.recording.level {
-        words::RecordingLevel::Metadata => Level::Metadata,
-        words::RecordingLevel::Request | words::RecordingLevel::RequestResponse => Level::Request,
+        spec_words::RecordingLevel::Metadata => Level::Metadata,
+        spec_words::RecordingLevel::Request | spec_words::RecordingLevel::RequestResponse => Level::Request,
     };
     Ok(CompiledPolicy { name, generation, mode, rules, approval, jit, masks, level })
 }
@@ -67,9 +70,9 @@ fn rules(
             issues.invalid(format!("{path}.match"), "must name at least one");
         }
         let effect = match rule.effect {
-            words::Effect::Deny => Effect::Deny,
-            words::Effect::RequireApproval => Effect::RequireApproval,
-            words::Effect::Allow => Effect::Allow,
+            spec_words::Effect::Deny => Effect::Deny,
+            spec_words::Effect::RequireApproval => Effect::RequireApproval,
+            spec_words::Effect::Allow => Effect::Allow,
         };
         let id = RuleId {
             policy: Arc::clone(policy),
@@ -88,21 +91,21 @@ fn rules(
     compiled
 }
 
-fn approval(approval: Option<&words::Approval>, issues: &mut Issues) -> Approval {
-    let defaults = words::Approval::default();
+fn approval(approval: Option<&spec_words::Approval>, issues: &mut Issues) -> Approval {
+    let defaults = spec_words::Approval::default();
     let approval = approval.unwrap_or(&defaults);
     let mut approvers = Vec::with_capacity(approval.approvers.len());
     for (at, approver) in approval.approvers.iter().enumerate() {
         let path = format!("spec.approval.approvers[{at}].namespace");
         let name = approver.name.clone();
         match (approver.kind, approver.namespace.clone()) {
-            (words::ApproverKind::User, None) => approvers.push(Approver::User(name)),
-            (words::ApproverKind::Group, None) => approvers.push(Approver::Group(name)),
-            (words::ApproverKind::ServiceAccount, Some(namespace)) => {
+            (spec_words::ApproverKind::User, None) => approvers.push(Approver::User(name)),
+            (spec_words::ApproverKind::Group, None) => approvers.push(Approver::Group(name)),
+            (spec_words::ApproverKind::ServiceAccount, Some(namespace)) => {
                 approvers.push(Approver::ServiceAccount { namespace, name });
             }
-            (words::ApproverKind::User | words::ApproverKind::Group, Some(_))
-            | (words::ApproverKind::ServiceAccount, None) => {
+            (spec_words::ApproverKind::User | spec_words::ApproverKind::Group, Some(_))
+            | (spec_words::ApproverKind::ServiceAccount, None) => {
                 issues.invalid(path, "must be set exactly when `kind` is 'ServiceAccount'");
             }
         }
@@ -125,20 +128,20 @@ fn approval(approval: Option<&words::Approval>, issues: &mut Issues) -> Approval
             issues,
         ),
         dry_run_is_free: match approval.server_dry_run {
-            words::ServerDryRun::Allow => true,
-            words::ServerDryRun::RequireApproval => false,
+            spec_words::ServerDryRun::Allow => true,
+            spec_words::ServerDryRun::RequireApproval => false,
         },
     }
 }
 
-fn jit(jit: &words::Jit, issues: &mut Issues) -> Option<Jit> {
+fn jit(jit: &spec_words::Jit, issues: &mut Issues) -> Option<Jit> {
     match jit.mode {
-        words::JitMode::NotRequired => None,
-        words::JitMode::Required => Some(Jit {
+        spec_words::JitMode::NotRequired => None,
+        spec_words::JitMode::Required => Some(Jit {
             max_window_seconds: natural(jit.max_window_seconds, "spec.jit.maxWindowSeconds", issues),
             automatic: match jit.approval {
-                words::JitApproval::Required => false,
-                words::JitApproval::Automatic => true,
+                spec_words::JitApproval::Required => false,
+                spec_words::JitApproval::Automatic => true,
             },
         }),
     }
@@ -289,79 +292,4 @@ fn methods(words: &[String], path: &str, issues: &mut Issues) -> Option<Vec<Box<
         }
     });
     if words.iter().any(|word| word == "*") { None } else { Some(methods) }
-}
-
-fn url(word: &str) -> Result<UrlPattern, String> {
-    let (prefix, is_prefix) = match word.strip_suffix('*') {
-        Some(prefix) => (prefix, true),
-        None => (word, false),
-    };
-    let rooted = prefix.starts_with('/') || (is_prefix && prefix.is_empty());
-    if !rooted || prefix.contains('*') {
-        return Err(format!("`{word}` must start with '/'; '*' may be used only as the last character"));
-    }
-    Ok(if is_prefix { UrlPattern::Prefix(prefix.into()) } else { UrlPattern::Exact(prefix.into()) })
-}
-
-fn resource(word: &str) -> Result<ResourcePattern, String> {
-    let named = |part: &str| part != "*" && is_label(part);
-    let parts: Vec<&str> = word.split('/').collect();
-    match parts.as_slice() {
-        ["*"] => Ok(ResourcePattern::Any),
-        [name] if named(name) => Ok(ResourcePattern::Exact { resource: (*name).into(), subresource: None }),
-        ["*", subresource] if named(subresource) => {
-            Ok(ResourcePattern::SubresourceOfAny((*subresource).into()))
-        }
-        [name, "*"] if named(name) => Ok(ResourcePattern::SubresourcesOf((*name).into())),
-        [name, subresource] if named(name) && named(subresource) => {
-            Ok(ResourcePattern::Exact { resource: (*name).into(), subresource: Some((*subresource).into()) })
-        }
-        _ => Err(format!(
-            "`{word}` is not a resource; write the lower-case plural name, `name/subresource`, `name/*`, `*/subresource` or `*`, and the group in `apiGroups`"
-        )),
-    }
-}
-
-fn group(word: &str) -> Result<Box<str>, String> {
-    if word.is_empty() || word.split('.').all(is_label) {
-        return Ok(word.into());
-    }
-    Err(format!(
-        "`{word}` is not an API group; write it without version, \"\" for the core group, or `*` alone"
-    ))
-}
-
-fn object_name(word: &str) -> Result<Box<str>, String> {
-    if word.is_empty() || word.contains(['*', '/']) {
-        return Err(format!("`{word}` is not an object name; names are exact"));
-    }
-    Ok(word.into())
-}
-
-fn namespaces(words: &[String], path: &str, issues: &mut Issues) -> Namespaces {
-    let mut namespaces = Namespaces::default();
-    for (at, word) in words.iter().enumerate() {
-        match word.strip_suffix('*') {
-            None if word.is_empty() => namespaces.cluster = true,
-            None if is_label(word) => namespaces.literals.push(word.as_str().into()),
-            Some(prefix) if prefix.is_empty() || is_label_prefix(prefix) => {
-                namespaces.prefixes.push(prefix.into());
-            }
-            Some(_) | None => issues.invalid(
-                format!("{path}.namespaces[{at}]"),
-                format!("`{word}` is not a namespace; write its name, a prefix and `*`, or \"\" for the cluster scope"),
-            ),
-        }
-    }
-    namespaces
-}
-
-fn is_label(word: &str) -> bool {
-    is_label_prefix(word) && !word.ends_with('-')
-}
-
-fn is_label_prefix(word: &str) -> bool {
-    !word.is_empty()
-        && !word.starts_with('-')
-        && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }

@@ -1,5 +1,6 @@
 //! What was decided about one act, by which rules, and what the answer owes.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -96,6 +97,7 @@ pub struct Decision {
     pub(crate) agent: Arc<Agent>,
     pub(crate) action: Arc<Action>,
     pub(crate) verdict: Verdict,
+    pub(crate) as_creation: bool,
     pub(crate) rules: Vec<Arc<RuleId>>,
     pub(crate) narrowed_by: Vec<Arc<RuleId>>,
     pub(crate) obligations: Obligations,
@@ -117,6 +119,16 @@ impl Decision {
     /// The outcome.
     pub fn verdict(&self) -> &Verdict {
         &self.verdict
+    }
+
+    /// The act that the verdict is about: the act itself, or the create that an update or a patch may be (B96).
+    pub fn judged(&self) -> Cow<'_, Action> {
+        match &*self.action {
+            Action::Resource(action) if self.as_creation => action
+                .creation()
+                .map_or(Cow::Borrowed(&*self.action), |creation| Cow::Owned(Action::Resource(creation))),
+            Action::Resource(_) | Action::NonResource { .. } => Cow::Borrowed(&*self.action),
+        }
     }
 
     /// Every Enforce rule that matched, of whatever effect: sorted by effect (Deny first), policy, rule. A Deny that

@@ -1,23 +1,24 @@
 //! Decides one act of one agent: deny beats approval beats allow, silence is no.
 
-use std::collections::BTreeSet;
+mod built_in;
+mod gather;
+
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use crds::names;
 use jiff::Timestamp;
 
-use crate::action::{Action, ResourceAction, Scope, Verb};
+use crate::action::{Action, ResourceAction, Verb};
 use crate::agent::Agent;
 use crate::approve::OpenWindow;
 use crate::decision::{Authority, Decision, Obligations, Verdict, WouldHave};
 use crate::mask::MaskRule;
-use crate::matcher::Matcher;
 use crate::permit::Permit;
-use crate::rule::{CompiledPolicy, CompiledRule, Effect, Mode, RuleId};
+use crate::rule::CompiledPolicy;
 use crate::terms::{PolicyTerms, Terms};
 
-/// The most namespaces that a cluster-wide request is narrowed by; a policy that names more refuses it.
-const MAX_EXCLUDED_NAMESPACES: usize = 200;
+pub use built_in::{GrantAct, is_always_open, own_grants};
+use gather::{Gathered, Hit, Hits};
 
 /// What the shell knows and the rules may need.
 #[derive(Clone, Copy, Debug)]
@@ -30,41 +31,32 @@ pub struct Facts<'a> {
     pub windows: &'a [OpenWindow],
 }
 
-/// What an agent does with grants; the proxy serves it with its own ServiceAccount.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GrantAct {
-    /// Get, list or watch: answers hold only its own.
-    Read,
-    /// Ask for a Window for itself.
-    Create,
-    /// Delete its own.
-    Withdraw,
-}
-
 /// Decides an act.
 ///
 /// Expected flow: called once when the request is parsed, and again with the current bundle when a hold is released.
 /// Guarantees: the order of policies, rules and entries never matters; a Deny that matches is never outvoted; the
 /// permit inside exists only where the verdict is [`Verdict::Allowed`]. A dry run is decided as the write it is; only
-/// `serverDryRun: Allow` lets it pass a RequireApproval rule, and only where the same object may be read (H6).
+/// `serverDryRun: Allow` lets it pass a RequireApproval rule, and only where the same object may be read (H6). An act
+/// that may create must hold as a create too (B96).
 pub fn evaluate(agent: &Arc<Agent>, action: &Arc<Action>, facts: &Facts<'_>) -> Decision {
-    let mut gathered = Gathered::default();
-    let verdict = match built_in(agent, action, facts) {
-        Some(verdict) => verdict,
+    let (weighed, heard) = match built_in::verdict(agent, action, facts) {
+        Some(verdict) => (Weighed { verdict, as_creation: false }, None),
         None => {
-            gathered = Gathered::of(agent, action);
-            judge(agent, action, &gathered.enforced, facts)
+            let heard = Heard::of(agent, action);
+            (weigh(agent, action, &heard, facts, Gathered::enforced), Some(heard))
         }
     };
-    let would_have = gathered.would_have(agent, action, facts, &verdict);
-    if matches!(verdict, Verdict::Denied | Verdict::NotAllowed) {
-        gathered.excluded.clear();
-        gathered.narrowed_by.clear();
-    }
+    let Weighed { verdict, as_creation } = weighed;
+    let would_have = heard.as_ref().and_then(|heard| would_have(agent, action, heard, facts, &verdict));
+    let rules = heard.as_ref().map(|heard| heard.both(Gathered::enforced).ids()).unwrap_or_default();
+    let (excluded, narrowed_by) = match (&verdict, heard) {
+        (Verdict::Denied | Verdict::NotAllowed, _) | (_, None) => Default::default(),
+        (_, Some(heard)) => (heard.act.excluded, heard.act.narrowed_by),
+    };
     let obligations = Obligations {
         masks: masks(agent, action),
         level: agent.level(),
-        excluded_namespaces: gathered.excluded.iter().map(|namespace| (*namespace).into()).collect(),
+        excluded_namespaces: excluded.iter().map(|namespace| (*namespace).into()).collect(),
     };
     let permit = match &verdict {
         Verdict::Allowed(authority) => {
@@ -81,228 +73,109 @@ pub fn evaluate(agent: &Arc<Agent>, action: &Arc<Action>, facts: &Facts<'_>) -> 
         agent: Arc::clone(agent),
         action: Arc::clone(action),
         verdict,
-        rules: gathered.enforced.ids(),
-        narrowed_by: gathered.narrowed_by,
+        as_creation,
+        rules,
+        narrowed_by,
         obligations,
         would_have,
         permit,
     }
 }
 
-/// What the act means as an act on the agent's own grants; `None` for everything else, for a blocked agent, and for
-/// every object of our group that is not the agent's to touch: those are refused by [`evaluate`].
-///
-/// The proxy still checks that a named grant is the agent's own and that a created one is a Window for itself.
-pub fn own_grants(agent: &Agent, action: &Action, facts: &Facts<'_>) -> Option<GrantAct> {
-    let Action::Resource(action) = action else {
-        return None;
+struct Weighed {
+    verdict: Verdict,
+    /// The verdict is about the create that the act may be.
+    as_creation: bool,
+}
+
+/// What the rules say about an act, and about the create that it may be.
+struct Heard<'a> {
+    act: Gathered<'a>,
+    creation: Option<(Action, Gathered<'a>)>,
+}
+
+impl<'a> Heard<'a> {
+    fn of(agent: &'a Agent, action: &Action) -> Heard<'a> {
+        let creation = match action {
+            Action::Resource(action) => action.creation().map(Action::Resource),
+            Action::NonResource { .. } => None,
+        };
+        let creation = creation.map(|creation| {
+            let gathered = Gathered::of(agent, &creation);
+            (creation, gathered)
+        });
+        Heard { act: Gathered::of(agent, action), creation }
+    }
+
+    fn both(&self, pick: impl for<'b> Fn(&'b Gathered<'a>) -> Cow<'b, Hits<'a>>) -> Cow<'_, Hits<'a>> {
+        match &self.creation {
+            None => pick(&self.act),
+            Some((_, created)) => Cow::Owned(pick(&self.act).into_owned().and(&pick(created))),
+        }
+    }
+}
+
+fn weigh<'a>(
+    agent: &'a Agent,
+    action: &Action,
+    heard: &Heard<'a>,
+    facts: &Facts<'_>,
+    pick: impl for<'b> Fn(&'b Gathered<'a>) -> Cow<'b, Hits<'a>>,
+) -> Weighed {
+    let verdict = judge(agent, action, &pick(&heard.act), facts);
+    let Some((creation, created)) = &heard.creation else {
+        return Weighed { verdict, as_creation: false };
     };
-    let is_grant =
-        action.group == names::GROUP && action.resource == "accessgrants" && action.subresource.is_none();
-    let is_home = matches!(&action.scope, Scope::Namespace(namespace) if namespace == agent.namespace());
-    if !is_grant || !is_home || facts.suspended || agent.blocked().is_some() {
-        return None;
-    }
-    match action.verb {
-        Verb::Get | Verb::List | Verb::Watch => Some(GrantAct::Read),
-        Verb::Create => Some(GrantAct::Create),
-        Verb::Delete if action.name.is_some() => Some(GrantAct::Withdraw),
-        Verb::Delete | Verb::Update | Verb::Patch | Verb::DeleteCollection => None,
-    }
-}
-
-/// What no policy can change.
-fn built_in(agent: &Agent, action: &Action, facts: &Facts<'_>) -> Option<Verdict> {
-    let blocked = if facts.suspended { Some(Verdict::Suspended) } else { agent.blocked() };
-    if blocked == Some(Verdict::Suspended) {
-        return blocked;
-    }
-    match action {
-        Action::NonResource { verb, path } if verb == "get" && is_always_open(path) => {
-            Some(Verdict::Allowed(Authority::BuiltIn))
+    let as_created = judge(agent, creation, &pick(created), facts);
+    let as_creation = severity(&as_created) > severity(&verdict);
+    let verdict = match (verdict, as_created) {
+        (Verdict::NeedsApproval(_), Verdict::NeedsApproval(_)) => {
+            Verdict::NeedsApproval(merged_terms(&heard.both(pick).approval))
         }
-        Action::Resource(_) | Action::NonResource { .. } if blocked.is_some() => blocked,
-        Action::Resource(action) if action.group == names::GROUP => Some(Verdict::Denied),
-        Action::Resource(_) | Action::NonResource { .. } => None,
-    }
-}
-
-/// The paths that are always open (ruling on non-resource paths): version, discovery, OpenAPI, our own.
-pub fn is_always_open(path: &str) -> bool {
-    if matches!(path, "/version" | "/api" | "/apis" | "/api/v1" | "/openapi/v2" | "/openapi/v3") {
-        return true;
-    }
-    if path.starts_with("/openapi/v3/") || path.starts_with("/sallyport/v1/") {
-        return true;
-    }
-    path.strip_prefix("/apis/").is_some_and(|rest| {
-        let parts: Vec<&str> = rest.split('/').collect();
-        parts.len() <= 2 && parts.iter().all(|part| !part.is_empty())
-    })
-}
-
-#[derive(Clone, Copy)]
-struct Hit<'a> {
-    policy: &'a CompiledPolicy,
-    rule: &'a Arc<CompiledRule>,
-}
-
-/// The rules that matched, by effect, each sorted and without doubles.
-#[derive(Clone, Default)]
-struct Hits<'a> {
-    deny: Vec<Hit<'a>>,
-    approval: Vec<Hit<'a>>,
-    allow: Vec<Hit<'a>>,
-}
-
-impl<'a> Hits<'a> {
-    fn push(&mut self, hit: Hit<'a>) {
-        match hit.rule.id.effect {
-            Effect::Deny => self.deny.push(hit),
-            Effect::RequireApproval => self.approval.push(hit),
-            Effect::Allow => self.allow.push(hit),
-        }
-    }
-
-    fn settle(&mut self) {
-        for hits in [&mut self.deny, &mut self.approval, &mut self.allow] {
-            hits.sort_by(|a, b| a.rule.id.cmp(&b.rule.id));
-            hits.dedup_by(|a, b| Arc::ptr_eq(a.rule, b.rule));
-        }
-    }
-
-    fn and(mut self, other: &Hits<'a>) -> Hits<'a> {
-        for hit in other.iter() {
-            self.push(hit);
-        }
-        self.settle();
-        self
-    }
-
-    fn iter(&self) -> impl Iterator<Item = Hit<'a>> + '_ {
-        self.deny.iter().chain(&self.approval).chain(&self.allow).copied()
-    }
-
-    fn ids(&self) -> Vec<Arc<RuleId>> {
-        self.iter().map(|hit| Arc::clone(&hit.rule.id)).collect()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.deny.is_empty() && self.approval.is_empty() && self.allow.is_empty()
-    }
-}
-
-/// Everything that the rules say about an act, before it is weighed.
-#[derive(Default)]
-struct Gathered<'a> {
-    enforced: Hits<'a>,
-    audited: Hits<'a>,
-    excluded: BTreeSet<&'a str>,
-    narrowed_by: Vec<Arc<RuleId>>,
-}
-
-impl<'a> Gathered<'a> {
-    fn of(agent: &'a Agent, action: &Action) -> Gathered<'a> {
-        let mut gathered = Gathered::default();
-        let mut narrowing: Vec<(Hit<'a>, Vec<&'a str>)> = Vec::new();
-        for set in agent.sets() {
-            set.visit_rules(action, |policy, rule, matcher| {
-                let hit = Hit { policy, rule };
-                match speaks(rule, matcher, action) {
-                    Speech::Silent => {}
-                    Speech::Matches => gathered.push(hit),
-                    Speech::Narrows(namespaces) => narrowing.push((hit, namespaces)),
-                }
-            });
-        }
-        gathered.narrow(narrowing);
-        gathered.enforced.settle();
-        gathered.audited.settle();
-        gathered
-    }
-
-    fn push(&mut self, hit: Hit<'a>) {
-        match hit.policy.mode {
-            Mode::Enforce => self.enforced.push(hit),
-            Mode::Audit => self.audited.push(hit),
-        }
-    }
-
-    /// Takes namespaces out of a cluster-wide request; where there are too many, the rules refuse it instead.
-    fn narrow(&mut self, narrowing: Vec<(Hit<'a>, Vec<&'a str>)>) {
-        let enforced = narrowing.iter().filter(|(hit, _)| hit.policy.mode == Mode::Enforce);
-        let excluded: BTreeSet<&str> =
-            enforced.clone().flat_map(|(_, namespaces)| namespaces).copied().collect();
-        if excluded.len() > MAX_EXCLUDED_NAMESPACES {
-            narrowing.into_iter().for_each(|(hit, _)| self.push(hit));
-            return;
-        }
-        let mut ids: Vec<Arc<RuleId>> = enforced.map(|(hit, _)| Arc::clone(&hit.rule.id)).collect();
-        ids.sort();
-        ids.dedup();
-        self.narrowed_by = ids;
-        self.excluded = excluded;
-    }
-
-    fn would_have(
-        &self,
-        agent: &Agent,
-        action: &Action,
-        facts: &Facts<'_>,
-        verdict: &Verdict,
-    ) -> Option<WouldHave> {
-        if self.audited.is_empty() {
-            return None;
-        }
-        let together = self.enforced.clone().and(&self.audited);
-        let would = judge(agent, action, &together, facts);
-        (would != *verdict).then(|| WouldHave { verdict: would, rules: self.audited.ids() })
-    }
-}
-
-enum Speech<'a> {
-    Silent,
-    Matches,
-    Narrows(Vec<&'a str>),
-}
-
-/// One entry of one rule, by the may/must rule; `exclude` is read the other way round, so that it takes away from a
-/// restrictive rule only what it names whole, and from a permissive one whatever it may touch.
-fn speaks<'a>(rule: &'a CompiledRule, matcher: &'a Matcher, action: &Action) -> Speech<'a> {
-    if !rule.id.effect.is_restrictive() {
-        let allowed = matcher.must(action) && !rule.exclude.iter().any(|exclude| exclude.may(action));
-        return if allowed { Speech::Matches } else { Speech::Silent };
-    }
-    if !matcher.may(action) || rule.exclude.iter().any(|exclude| exclude.must(action)) {
-        return Speech::Silent;
-    }
-    let Some((resource_action, namespaces)) = narrowable(rule, matcher, action) else {
-        return Speech::Matches;
+        (Verdict::Allowed(one), Verdict::Allowed(other)) => Verdict::Allowed(shorter(one, other)),
+        (_, as_created) if as_creation => as_created,
+        (verdict, _) => verdict,
     };
-    let still_denied = |namespace: &&str| {
-        let inside = in_namespace(resource_action, namespace);
-        !rule.exclude.iter().any(|exclude| exclude.must(&inside))
-    };
-    let narrowed: Vec<&str> = namespaces.iter().map(|namespace| &**namespace).filter(still_denied).collect();
-    if narrowed.is_empty() { Speech::Silent } else { Speech::Narrows(narrowed) }
+    Weighed { verdict, as_creation }
 }
 
-fn narrowable<'a, 'b>(
-    rule: &CompiledRule,
-    matcher: &'a Matcher,
-    action: &'b Action,
-) -> Option<(&'b ResourceAction, &'a [Box<str>])> {
-    let Action::Resource(action) = action else {
-        return None;
-    };
-    if rule.id.effect != Effect::Deny {
+/// What enforcing the Audit policies too would change.
+fn would_have(
+    agent: &Agent,
+    action: &Action,
+    heard: &Heard<'_>,
+    facts: &Facts<'_>,
+    verdict: &Verdict,
+) -> Option<WouldHave> {
+    let audited = heard.both(|gathered| Cow::Borrowed(&gathered.audited));
+    if audited.is_empty() {
         return None;
     }
-    Some((action, matcher.narrows(action)?))
+    let would = weigh(agent, action, heard, facts, Gathered::together);
+    (would.verdict != *verdict).then(|| WouldHave { verdict: would.verdict, rules: audited.ids() })
 }
 
-fn in_namespace(action: &ResourceAction, namespace: &str) -> Action {
-    Action::Resource(ResourceAction { scope: Scope::Namespace(namespace.to_owned()), ..action.clone() })
+/// The harder to overcome, the higher.
+fn severity(verdict: &Verdict) -> u8 {
+    match verdict {
+        Verdict::Allowed(_) => 0,
+        Verdict::NeedsApproval(_) => 1,
+        Verdict::NeedsWindow { .. } => 2,
+        Verdict::NotAllowed => 3,
+        Verdict::Denied => 4,
+        Verdict::Broken(_) => 5,
+        Verdict::Suspended => 6,
+    }
+}
+
+/// Of two authorities the one that ends, or ends first.
+fn shorter(one: Authority, other: Authority) -> Authority {
+    match (&one, &other) {
+        (Authority::Window { until, .. }, Authority::Window { until: end, .. }) if end < until => other,
+        (Authority::Window { .. }, _) => one,
+        (_, Authority::Window { .. } | Authority::DryRun) => other,
+        (_, _) => one,
+    }
 }
 
 /// Weighs what matched.
@@ -348,7 +221,7 @@ fn is_harmless_dry_run(agent: &Agent, action: &Action, facts: &Facts<'_>) -> boo
     }
     let read = Action::Resource(ResourceAction { verb: Verb::Get, dry_run: false, ..action.clone() });
     let gathered = Gathered::of(agent, &read);
-    matches!(judge(agent, &read, &gathered.enforced, facts), Verdict::Allowed(_))
+    matches!(judge(agent, &read, &gathered.enforced(), facts), Verdict::Allowed(_))
 }
 
 fn merged_terms(hits: &[Hit<'_>]) -> Terms {

@@ -11,6 +11,8 @@ use crate::approve::Standing;
 
 /// `request.namespace` of a request across all namespaces.
 pub const ALL_NAMESPACES: &str = "*";
+/// The media type of a server-side apply, which may create (B96).
+const APPLY_PATCH: &str = "application/apply-patch+yaml";
 
 /// The name of the `n`th grant of a request: agent name, `-`, 10 base32 characters of sha256(fingerprint, n)
 /// (ruling on grant names).
@@ -156,6 +158,7 @@ pub fn action_of(request: &GrantRequest) -> Option<Action> {
             Some(namespace) => Scope::Namespace(namespace.to_owned()),
         },
         name: request.name.clone(),
+        may_create: request.content_type.as_deref() == Some(APPLY_PATCH),
         dry_run: request
             .query
             .as_deref()

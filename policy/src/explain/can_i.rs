@@ -20,7 +20,7 @@ pub struct AccessAnswer {
 
 /// The answer to a SelfSubjectAccessReview for the act of the decision. The target's RBAC may still say no.
 pub fn can_i(decision: &Decision) -> AccessAnswer {
-    let (action, agent) = (decision.action(), decision.agent());
+    let (action, agent) = (&*decision.judged(), decision.agent());
     let rule = decision.leading_rule();
     let by_rule = rule.map(|rule| source(&rule.policy, &rule.rule)).unwrap_or_default();
     let (allowed, denied, reason) = match decision.verdict() {

@@ -1,6 +1,8 @@
 //! Words from a decision that was made: refusals, warnings, can-i, access and explain documents. Nothing is evaluated.
 
 mod access;
+mod approval;
+mod body;
 mod can_i;
 mod document;
 mod refusal;
@@ -8,11 +10,12 @@ mod warning;
 mod words;
 
 pub use access::{AccessDocument, AgentWords, EntryWords, OpenWindowWords, RuleWords, WindowWords, access};
+pub use approval::{
+    GrantWords, approval_denied, approval_expired, approval_pending, approval_void, too_many_pending,
+};
+pub use body::{masked_value_in_write, not_supported, stream_denied};
 pub use can_i::{AccessAnswer, NonResourceRule, ResourceRule, RulesAnswer, can_i, list_rules};
 pub use document::{ApprovalWords, ExplainDocument, MaskWords, WouldHaveWords, explain};
-pub use refusal::{
-    Cause, GrantWords, Reason, Refusal, approval_denied, approval_expired, approval_pending, approval_void,
-    masked_value_in_write, not_supported, refuse, stream_denied, too_many_pending,
-};
+pub use refusal::{Cause, Reason, Refusal, refuse};
 pub use warning::{approved, masked, narrowed, target_refused, window_closes};
 pub use words::{quoted, stamp};

@@ -109,6 +109,7 @@ pub fn acts() -> impl Strategy<Value = Action> {
                 scope,
                 name: name.map(str::to_owned),
                 dry_run: dry_run && !verb.is_read(),
+                may_create: false,
             })
         })
 }
@@ -228,6 +229,15 @@ proptest! {
     }
 
     #[test]
+    fn b96_what_may_create_is_as_hard_as_both(specs in specs(), action in acts()) {
+        let Action::Resource(resource) = &action else { unreachable!() };
+        let with = |verb: Verb, may_create: bool| {
+            rank(decide(publish(&specs), &Action::Resource(ResourceAction { verb, may_create, ..resource.clone() })).verdict())
+        };
+        prop_assert_eq!(with(Verb::Patch, true), with(Verb::Patch, false).min(with(Verb::Create, false)));
+    }
+
+    #[test]
     fn every_decision_has_words(specs in specs(), action in acts()) {
         let mut decision = decide(publish(&specs), &action);
         let agent = decision.agent().clone();
@@ -263,7 +273,7 @@ proptest! {
         let (group, resource, namespace, name) = action;
         let action = Action::Resource(ResourceAction {
             verb: Verb::Get, group, version: String::new(), resource, subresource: name.clone(),
-            scope: Scope::Namespace(namespace.clone()), name, dry_run: false,
+            scope: Scope::Namespace(namespace.clone()), name, dry_run: false, may_create: false,
         });
         decide(entry.into_iter().collect(), &action);
         decide(Vec::new(), &Action::NonResource { verb: namespace.clone(), path: words[1].clone() });

@@ -156,6 +156,7 @@ pub fn action(text: &str) -> Action {
         scope,
         name,
         dry_run: words.contains(&"--dry-run=server"),
+        may_create: words.contains(&"--server-side"),
     })
 }
 

@@ -96,6 +96,22 @@ fn not_allowed() {
 }
 
 #[test]
+fn b96_a_refused_apply_says_that_it_creates() {
+    let agent = agent_from_yaml(
+        "- {name: p, spec: {rules: [{name: r, effect: Allow, match: [{apiGroups: [apps], resources: [deployments], verbs: [patch]}]}]}}",
+    );
+    let decision = decide(&agent, "patch deployments.apps/web -n payments --server-side");
+    assert_eq!(
+        printed(&refuse(&decision).unwrap()),
+        r#"(NotAllowed): deployments.apps "web" is forbidden: sallyport/NotAllowed: no policy allows create deployments.apps for agents/claude-code.
+  why:     A server-side apply, or an update without metadata.resourceVersion, creates the object where there is none, so it must be allowed to create too.
+  final:   yes, until an administrator adds a rule. There is nothing to request.
+  instead: kubectl get --raw /sallyport/v1/access
+  id:      01JD9Z6T3E4"#
+    );
+}
+
+#[test]
 fn window_required() {
     assert_eq!(
         refused("patch configmaps/flags -n payments"),

@@ -89,6 +89,7 @@ fn resource(asked: &ResourceAttributes, discovery: &Discovery) -> Result<Action,
         scope: scope(asked, facts),
         name,
         dry_run: false,
+        may_create: false,
     }))
 }
 
