@@ -281,6 +281,27 @@ fn b97_the_name_of_a_create_comes_from_the_body() {
 }
 
 #[test]
+fn b96_an_apply_and_an_update_without_resource_version_may_create() {
+    let may_create = |method: &str, target: &str, content_type: &str, body: &str| {
+        let request = read(method, target, &headers(content_type), body.as_bytes()).expect("read");
+        let Action::Resource(resource) = request.action else { panic!("a resource") };
+        resource.may_create
+    };
+    let map = "/api/v1/namespaces/default/configmaps/x";
+    let head = r#""apiVersion":"v1","kind":"ConfigMap""#;
+    let named = format!(r#"{{{head},"metadata":{{"name":"x"}}}}"#);
+    let versioned = format!(r#"{{{head},"metadata":{{"name":"x","resourceVersion":"7"}}}}"#);
+    let apply = "application/apply-patch+yaml";
+    let applied = format!("{map}?fieldManager=kubectl");
+    assert!(may_create("PATCH", &applied, apply, &named));
+    assert!(!may_create("PATCH", &applied, apply, &versioned));
+    assert!(may_create("PUT", map, JSON, &named));
+    assert!(!may_create("PUT", map, JSON, &versioned));
+    assert!(!may_create("PATCH", map, "application/merge-patch+json", "{}"));
+    assert!(!may_create("POST", "/api/v1/namespaces/default/configmaps", JSON, &named));
+}
+
+#[test]
 fn a3_json_patches_keep_only_what_they_use() {
     check(&[
         ("PATCH", POD, OPERATIONS, b"[]", "[]"),
