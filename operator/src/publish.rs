@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures::{StreamExt as _, stream};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{DeleteParams, ObjectMeta, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt as _};
 use policy::shard::{GUARDRAILS_NAME, Shard};
 
 use crate::telemetry::Metrics;
+
+const AT_ONCE: usize = 8;
 
 /// What stops a shard from being published.
 #[derive(Debug, thiserror::Error)]
@@ -39,25 +42,29 @@ pub async fn publish(
     }
     let by_name: BTreeMap<String, &Arc<ConfigMap>> =
         in_force.iter().map(|map| (map.name_any(), map)).collect();
-    let guardrails = planned.get_key_value(GUARDRAILS_NAME);
-    let agents = planned.iter().filter(|(name, _)| *name != GUARDRAILS_NAME);
-    for (name, text) in guardrails.into_iter().chain(agents) {
-        let wanted = config_map(name, text);
-        let Some(wanted) = replacement(wanted, by_name.get(name).copied()) else { continue };
-        metrics.shard_writes.with_label_values(&["write"]).inc();
-        outcome = outcome.and(write(&api, name, &wanted).await);
+    let changed = |name: &str, text: &str| replacement(config_map(name, text), by_name.get(name).copied());
+    if let Some(guardrails) = planned.get(GUARDRAILS_NAME).and_then(|text| changed(GUARDRAILS_NAME, text)) {
+        outcome = outcome.and(write(&api, guardrails, metrics).await);
     }
-    outcome
+    let agents: Vec<ConfigMap> = planned
+        .iter()
+        .filter(|(name, _)| *name != GUARDRAILS_NAME)
+        .filter_map(|(name, text)| changed(name, text))
+        .collect();
+    let writes = agents.into_iter().map(|wanted| write(&api, wanted, metrics));
+    let written: Vec<_> = stream::iter(writes).buffer_unordered(AT_ONCE).collect().await;
+    written.into_iter().fold(outcome, Result::and)
 }
 
-async fn write(api: &Api<ConfigMap>, name: &str, wanted: &ConfigMap) -> Result<(), PublishError> {
-    let params = PostParams::default();
+async fn write(api: &Api<ConfigMap>, wanted: ConfigMap, metrics: &Metrics) -> Result<(), PublishError> {
+    let (name, params) = (wanted.name_any(), PostParams::default());
+    metrics.shard_writes.with_label_values(&["write"]).inc();
     let written = match wanted.metadata.resource_version {
-        None => api.create(&params, wanted).await,
-        Some(_) => api.replace(name, &params, wanted).await,
+        None => api.create(&params, &wanted).await,
+        Some(_) => api.replace(&name, &params, &wanted).await,
     };
-    written.map_err(|source| error(name, source))?;
-    tracing::info!(shard = name, hash = hash_of(wanted), "live config published");
+    written.map_err(|source| error(&name, source))?;
+    tracing::info!(shard = name, hash = hash_of(&wanted), "live config published");
     Ok(())
 }
 
