@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use e2e::scenario::{CANARY, manifest};
+use e2e::scenario::{AGENTS, CANARY, manifest};
 use e2e::{Filter, Gate};
 
 use crate::stage::{Actor, Said, act, say};
@@ -202,25 +202,36 @@ impl Stage {
 
     fn remembered(&self) -> anyhow::Result<()> {
         act("Everything is written down, and cannot be rewritten");
-        let name = "kubectl get sessionrecords -n agents -o jsonpath='{.items[0].metadata.name}'";
-        let session = self.alice.learns(name, SOON)?;
-        self.alice
-            .types("kubectl get sessionrecords -n agents")?
-            .well("one session", &[&session, "claude-code"])?;
+        let oldest = "kubectl get sessionrecords -n agents --sort-by=.spec.startTime -o jsonpath='{.items[0].metadata.name}'";
+        let session = self.alice.learns(oldest, SOON)?;
         let store = self.gate.recordings();
+        // Reads and refusals are sealed into the store within a second, writes at once; a suspension ends the session.
+        let all = format!(
+            "for session in $(kubectl get sessionrecords -n agents -o name); do \
+               kubectl sallyport replay ${{session#*/}} -n agents --store file://{}; done | grep AgentSuspended || true",
+            store.display()
+        );
+        self.alice.learns(&all, SOON)?;
+        let listed = self.alice.types("kubectl get sessionrecords -n agents")?;
+        listed.well("who, since when, how much, how it ended", &[&session, "claude-code"])?;
         let deed = |verb: &str, store: &Path| {
             format!("kubectl sallyport {verb} {session} -n agents --store file://{}", store.display())
         };
         self.alice.types(&deed("replay", &store))?.well(
             "what was asked, what was decided, what came of it",
-            &["PolicyDenied", "Approved", "WindowRequired", "AgentSuspended", "delete deployments.apps/web"],
+            &[
+                "PolicyDenied",
+                "Approved by alice@example.com",
+                "WindowRequired",
+                "delete deployments.apps/web",
+            ],
         )?;
         self.alice
             .types(&deed("verify", &store))?
             .well("the chain of hashes is whole", &["hash chain ok"])?;
         let forged = store.with_file_name("recordings-forged");
         self.alice.asks(&format!("cp -r {} {}", store.display(), forged.display()))?;
-        let changed = flip_one_byte(&forged)?;
+        let changed = flip_one_byte(&forged.join(AGENTS).join(&session))?;
         say(&format!("one byte is flipped in a copy: {changed}"));
         self.alice.types(&deed("verify", &forged))?.badly("and verify finds it", &[])?;
         Ok(())
