@@ -1,6 +1,7 @@
 //! An act becomes a decision of the bundle in force.
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
 use policy::action::Action;
 use policy::agent::Agent;
@@ -12,7 +13,7 @@ use thiserror::Error;
 
 use crate::authenticate::Caller;
 use crate::hold::Grants;
-use crate::live::{Live, NotLive, Standing};
+use crate::live::{AgentKey, Live, NotLive, Standing};
 use crate::refuse::{Reason, Refusal};
 
 /// Why nothing could be decided.
@@ -39,12 +40,13 @@ pub struct Decider {
     live: Live,
     grants: Grants,
     namespace: Arc<str>,
+    outsiders: Arc<ArcSwapOption<(String, Arc<Outsiders>)>>,
 }
 
 impl Decider {
     /// `namespace` is the one that operator and proxy run in.
     pub fn new(live: Live, grants: Grants, namespace: &str) -> Self {
-        Self { live, grants, namespace: namespace.into() }
+        Self { live, grants, namespace: namespace.into(), outsiders: Arc::default() }
     }
 
     /// Decides one act of the caller.
@@ -94,12 +96,27 @@ impl Decider {
         Ok(grants.iter().filter_map(|grant| open_window(agent, grant, &facts)).collect())
     }
 
-    /// Who may review nothing.
+    /// Whether this grant opens a window for the agent now. Where that cannot be told, it counts as open: this ends
+    /// sessions, it decides nothing.
+    pub fn is_open(&self, key: &AgentKey, grant: &str, now: Timestamp) -> bool {
+        let (Ok(bundle), Ok(outsiders)) = (self.live.bundle(), self.outsiders()) else { return true };
+        let Some(agent) = bundle.agent(&key.namespace, &key.name) else { return true };
+        let facts = ReviewFacts { now, outsiders: &outsiders };
+        let grant = self.grants.glimpse(&key.namespace, grant);
+        grant.is_some_and(|grant| open_window(agent, &grant, &facts).is_some())
+    }
+
+    /// Who may review nothing: gathered once for each bundle.
     ///
     /// # Errors
     /// If there is no bundle.
-    pub fn outsiders(&self) -> Result<Outsiders, DecideError> {
+    pub fn outsiders(&self) -> Result<Arc<Outsiders>, DecideError> {
         let bundle = self.live.bundle()?;
-        Ok(Outsiders::new(&self.namespace, bundle.subjects()))
+        if let Some(kept) = self.outsiders.load().as_ref().filter(|kept| kept.0 == bundle.hash()) {
+            return Ok(Arc::clone(&kept.1));
+        }
+        let outsiders = Arc::new(Outsiders::new(&self.namespace, bundle.subjects()));
+        self.outsiders.store(Some(Arc::new((bundle.hash().to_owned(), Arc::clone(&outsiders)))));
+        Ok(outsiders)
     }
 }
