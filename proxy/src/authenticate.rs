@@ -124,7 +124,7 @@ impl Authenticator {
     /// is; a review is reused for ten seconds at most and never beyond the token's own end (F25).
     ///
     /// # Errors
-    /// If the token is not accepted, is nobody's we know, or its agent is suspended or asks too often.
+    /// If the token is not accepted or is nobody's we know.
     pub async fn caller(
         &self,
         token: &str,
@@ -137,18 +137,27 @@ impl Authenticator {
         let found = bundle.find(&subject).ok_or_else(unknown)?;
         let agent = Arc::clone(&found.agent);
         let key = AgentKey::new(agent.namespace(), agent.name());
-        match live.standing(&key, agent.uid()) {
-            Standing::Good if agent.identity().spec.suspend => return Err(AuthenticateError::Suspended(key)),
-            Standing::Good => {}
-            Standing::Suspended => return Err(AuthenticateError::Suspended(key)),
-            Standing::Gone => return Err(unknown()),
-        }
-        let most = u32::try_from(agent.limits().requests_per_second).unwrap_or(1);
-        if !self.limits.admit(&key, most, Instant::now()) {
-            return Err(AuthenticateError::TooMany(key, most));
+        if live.standing(&key, agent.uid()) == Standing::Gone {
+            return Err(unknown());
         }
         let subject_name = Arc::clone(&found.subject_name);
         Ok(Caller { agent, key, subject, subject_name, token_expires: reviewed.expires })
+    }
+
+    /// Whether the caller may ask now. Apart from [`Authenticator::caller`], so that the refusal is recorded.
+    ///
+    /// # Errors
+    /// If its agent is suspended or asks too often.
+    pub fn admit(&self, caller: &Caller, live: &Live) -> Result<(), AuthenticateError> {
+        let (key, agent) = (&caller.key, &caller.agent);
+        if agent.identity().spec.suspend || live.standing(key, agent.uid()) != Standing::Good {
+            return Err(AuthenticateError::Suspended(key.clone()));
+        }
+        let most = u32::try_from(agent.limits().requests_per_second).unwrap_or(1);
+        if !self.limits.admit(key, most, Instant::now()) {
+            return Err(AuthenticateError::TooMany(key.clone(), most));
+        }
+        Ok(())
     }
 
     async fn review(&self, token: &str) -> Result<Reviewed, AuthenticateError> {

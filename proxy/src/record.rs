@@ -257,8 +257,12 @@ impl Recorder {
         if inner.closing.load(Ordering::Acquire) {
             return Err(Unavailable::Closing);
         }
-        if let Some(session) = place.as_ref().and_then(|chain| Session::enter(chain, waits, telemetry)) {
-            return Ok(session);
+        if let Some(chain) = place.as_ref() {
+            if let Some(session) = Session::enter(chain, waits, telemetry) {
+                return Ok(session);
+            }
+            // Before its record says that it has ended: two chains of one name must never be.
+            inner.leave(chain);
         }
         let made = tokio::time::timeout(CARD_PATIENCE, inner.begin(facts)).await;
         let chain = made.map_err(|_| CardError::Api("timed out".to_owned()))?.inspect_err(|error| {
@@ -279,6 +283,19 @@ impl Recorder {
                 && let Some(chain) = place.as_ref()
             {
                 chain.stop(reason);
+            }
+        }
+    }
+
+    /// Ends every session whose requests used a window that is not open any more, by `is_open`.
+    pub fn end_closed_windows(&self, is_open: impl Fn(&Facts, &str) -> bool) {
+        for slot in self.inner.slots().values() {
+            if let Ok(place) = slot.try_lock()
+                && let Some(chain) = place.as_ref()
+                && let Some(grant) = chain.window()
+                && !is_open(&chain.facts, &grant)
+            {
+                chain.stop(EndReason::WindowClosed);
             }
         }
     }
@@ -328,6 +345,7 @@ impl Inner {
 
     /// Finds or makes the record and begins a chain.
     async fn begin(self: &Arc<Inner>, facts: &Facts) -> Result<Arc<Chain>, Unavailable> {
+        self.spool.room(chain::USUAL_FRAME, Room::Ordinary)?;
         let now = Timestamp::now();
         let left = |name: &str| self.has_left(&facts.namespace, name);
         let record = card::find_or_make(&*self.cards, facts, left, now).await?;
@@ -343,7 +361,11 @@ impl Inner {
             longest_at: Instant::now() + facts.longest.saturating_sub(age),
         };
         let chain = Chain::begin(id, facts.clone(), parts, self.way.clone());
-        chain.write(&Event::SessionStart(Box::new(start_of(facts))), Room::Ordinary, false)?;
+        let start = Event::SessionStart(Box::new(start_of(facts)));
+        chain.write(&start, Room::Ordinary, false).inspect_err(|_| {
+            self.leave(&chain);
+            chain.finish(EndReason::ProxyStopped);
+        })?;
         self.tasks.spawn(Arc::clone(&chain).seal_by_age(self.settings.segment_age));
         let keeper = Keeper {
             uri: self.uri(&chain.id),

@@ -1,4 +1,5 @@
 //! The program's life: the ground is laid, the gate opens, and on a signal everything ends in order (F02).
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -6,6 +7,7 @@ use anyhow::Context;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use object_store::local::LocalFileSystem;
+use recording::event::EndReason;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -19,7 +21,7 @@ use crate::decide::Decider;
 use crate::discovery::DiscoveryCache;
 use crate::hold::{Grants, Hold};
 use crate::limits::Limits;
-use crate::live::{self, Live};
+use crate::live::{self, AgentKey, Live};
 use crate::mask::Masks;
 use crate::record::{ApiCards, Recorder, Settings};
 use crate::serve::{Asker, Gate, serve};
@@ -90,7 +92,8 @@ fn gate(
     let decider = Decider::new(live.clone(), grants.clone(), &config.namespace);
     let folder = config.store.folder();
     std::fs::create_dir_all(folder).context("the store's folder cannot be made")?;
-    let store = LocalFileSystem::new_with_prefix(folder).context("the store cannot be opened")?;
+    let store =
+        LocalFileSystem::new_with_prefix(folder).context("the store cannot be opened")?.with_fsync(true);
     let settings = Settings::new(&config.replica, &config.spool, format!("file://{}", folder.display()));
     let cards = ApiCards::new(client.clone());
     let recorder = Recorder::open(settings, Arc::new(store), cards, telemetry.clone())?;
@@ -126,6 +129,7 @@ fn ground(config: &Config, client: &kube::Client, gate: &Arc<Gate>) -> Vec<BoxFu
         Box::pin(async move { discovery.discovery.keep_fresh().await }),
         Box::pin(watch_streams(Arc::clone(gate))),
         Box::pin(watch_recorder(Arc::clone(gate))),
+        Box::pin(watch_sessions(Arc::clone(gate))),
     ]
 }
 
@@ -140,6 +144,31 @@ async fn watch_recorder(gate: Arc<Gate>) {
     loop {
         gate.live.recorder_fails(!gate.recorder.is_healthy());
         tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// A session ends when its agent is suspended, and when its window closes.
+async fn watch_sessions(gate: Arc<Gate>) {
+    let mut changes = gate.live.changes();
+    let mut suspended = HashSet::new();
+    loop {
+        let identities = gate.live.identities().unwrap_or_default();
+        let now_suspended: HashSet<(AgentKey, String)> = identities
+            .iter()
+            .filter(|(_, identity)| identity.suspended)
+            .map(|(key, identity)| (key.clone(), identity.uid.clone()))
+            .collect();
+        for (key, uid) in now_suspended.difference(&suspended) {
+            gate.recorder.end_sessions(&key.namespace, uid, EndReason::AgentSuspended);
+        }
+        suspended = now_suspended;
+        let now = Timestamp::now();
+        gate.recorder.end_closed_windows(|facts, grant| {
+            gate.decider.is_open(&AgentKey::new(&*facts.namespace, &*facts.agent), grant, now)
+        });
+        if let Ok(Err(_)) = tokio::time::timeout(Duration::from_secs(1), changes.changed()).await {
+            return;
+        }
     }
 }
 

@@ -135,7 +135,6 @@ impl Climb {
 
     /// Steps 1 and 2, and the session that the rest is recorded in.
     async fn enter(&self, head: &http::request::Parts) -> Result<Climber, Refusal> {
-        header::check(head.version, &head.headers).map_err(parsing::Refusal::from)?;
         let caller = self.authenticate(&head.headers).await?;
         let user_agent = head.headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
         let server = self.gate.upstream.server();
@@ -167,6 +166,8 @@ impl Climb {
         known: &mut Known,
     ) -> Result<Response<Body>, Refusal> {
         let gate = &*self.gate;
+        gate.authenticator.admit(&climber.caller, &gate.live).map_err(|error| error.refusal())?;
+        header::check(head.version, &head.headers).map_err(parsing::Refusal::from)?;
         let (asked, discovery) = self.parse(head, body).await?;
         let action = Arc::new(asked.action.clone());
         known.action = Some(Arc::clone(&action));
@@ -226,6 +227,10 @@ impl Climb {
         let (reason, agent) = (refusal.reason.as_str(), climber.caller.key.to_string());
         self.gate.telemetry.request(&agent, "Refused", reason);
         tracing::info!(id = %self.id, agent, reason, "refused");
+        if refusal.reason == Reason::TooManyRequests {
+            climber.session.count_refusal();
+            return refusal.answer(&self.id);
+        }
         let ended = Ended::refused(refusal.reason.code().as_u16(), reason);
         let recorded = climber.session.refuse(known.refusal(&self.id, refusal), ended, self.arrived).await;
         if let Err(error) = recorded {

@@ -27,7 +27,7 @@ pub enum Event {
     Grant(GrantEvent),
     /// This replica's last word about the session.
     SessionEnd(SessionEnd),
-    /// Refusals that could not be written down when they happened.
+    /// Refusals that were only counted.
     Gap(Gap),
 }
 
@@ -419,7 +419,7 @@ pub struct SessionEnd {
     pub reason: EndReason,
 }
 
-/// Refusals without a record of their own: the spool was full to its reserve.
+/// Refusals without a record of their own: the spool was full to its reserve, or the agent asked more often than it may.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Gap {

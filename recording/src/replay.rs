@@ -127,7 +127,7 @@ impl Line {
             }
             Event::Gap(gap) => line(
                 "gap",
-                format!("{} refusals are not written down: the spool was full", gap.refusals),
+                format!("{} refusals are only counted: too many requests, or no room in the spool", gap.refusals),
                 End::None,
                 vec![],
             ),

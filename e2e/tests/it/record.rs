@@ -74,6 +74,10 @@ async fn h9_what_reached_the_api_server_is_what_was_recorded_and_refusals_too() 
     let refused = id_in(&refused.stderr).unwrap_or_else(|| panic!("{refused:?}"));
     let bad = estate.agent.send(0, "GET", "/api/v1/namespaces//configmaps", &[], b"").await?;
     assert_eq!(bad.code, 400, "{}", bad.text());
+    let target = format!("/api/v1/namespaces/{namespace}/configmaps");
+    let as_admin = estate.agent.send(0, "GET", &target, &[("Impersonate-User", "admin")], b"").await?;
+    assert!((400..500).contains(&as_admin.code), "{}", as_admin.text());
+    let as_admin = as_admin.header("audit-id").unwrap_or_default().to_owned();
 
     let seen = estate.gate.plane().audit().requests_of(&estate.agent.username()).await?;
     let seen: Vec<_> = seen
@@ -86,7 +90,7 @@ async fn h9_what_reached_the_api_server_is_what_was_recorded_and_refusals_too() 
     let all = eventually("every outcome in the store", SOON, async || {
         let events = events(&estate)?;
         let ended = |id: &str| events.contains_key(&(id.to_owned(), "Outcome".to_owned()));
-        let all = seen.iter().all(|request| ended(&request.audit_id)) && ended(&refused);
+        let all = seen.iter().all(|request| ended(&request.audit_id)) && ended(&refused) && ended(&as_admin);
         Ok(all.then_some(events))
     })
     .await?;
@@ -102,6 +106,10 @@ async fn h9_what_reached_the_api_server_is_what_was_recorded_and_refusals_too() 
     let refusal = &all[&(refused.clone(), "Refusal".to_owned())];
     assert_eq!((&refusal["reason"], &refusal["act"]["verb"]), (&json!("NotAllowed"), &json!("delete")));
     assert!(!seen.iter().any(|request| request.audit_id == refused));
+    assert!(
+        all.contains_key(&(as_admin, "Refusal".to_owned())),
+        "an attempt to be somebody else is recorded"
+    );
     let unread = all.iter().find(|((_, kind), event)| kind == "Refusal" && event["reason"] == "BadRequest");
     assert!(
         unread.is_some_and(|(_, event)| event["rawTarget"] == "/api/v1/namespaces//configmaps"),
@@ -120,6 +128,42 @@ async fn h9_what_reached_the_api_server_is_what_was_recorded_and_refusals_too() 
         })
         .await?;
     assert!(verified.stdout.contains("hash chain ok (") && verified.code == 0, "{verified:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_suspended_agents_session_ends_and_what_it_tries_is_still_recorded() -> anyhow::Result<()> {
+    let policy = json!({"rules": [{"name": "work", "effect": "Allow", "match": [
+        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list"]},
+    ]}]});
+    let estate = Estate::new(&super::gate()?, "record", policy).await?;
+    estate.agent(&["get", "configmaps"])?.success()?;
+    let [first] = &sessions(&estate)?[..] else { panic!("one session") };
+    let suspend = ["patch", "agentidentity", "agent", "--type=merge", "-p", r#"{"spec":{"suspend":true}}"#];
+    estate.admin(&suspend)?.success()?;
+    let refused = eventually("a refusal", SOON, async || {
+        let out = estate.agent(&["get", "configmaps"])?;
+        Ok(if out.stderr.contains("AgentSuspended") { id_in(&out.stderr) } else { None })
+    })
+    .await?;
+    eventually("the refusal's record", SOON, async || {
+        let events = events(&estate)?;
+        let refusal = events.get(&(refused.clone(), "Refusal".to_owned()));
+        Ok(refusal.filter(|refusal| refusal["reason"] == "AgentSuspended").cloned())
+    })
+    .await?;
+    let active = r#"jsonpath={.status.conditions[?(@.type=="Active")].reason}"#;
+    eventually("the session's end", SOON, async || {
+        let reason = estate.admin(&["get", "sessionrecord", first, "-o", active])?.success()?;
+        Ok((reason == "AgentSuspended").then_some(()))
+    })
+    .await?;
+    let verified = eventually("a closed chain", SOON, async || {
+        let out = plugin(&estate.gate, &["verify", first, "-n", &estate.namespace])?;
+        Ok((out.code == 0 && !out.stdout.contains("still active")).then_some(out))
+    })
+    .await?;
+    assert!(verified.stdout.starts_with("hash chain ok ("), "{verified:?}");
     Ok(())
 }
 

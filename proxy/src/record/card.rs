@@ -162,19 +162,17 @@ pub async fn find_or_make(
         if let Some(made) = cards.create(&new_record(facts, &name, now)).await? {
             return Ok(made);
         }
-        match cards.get(&facts.namespace, &name).await? {
-            Some(found) => match standing(&found, facts, now) {
-                Standing::Open => return Ok(found),
-                Standing::Silent => {
-                    let lost = |_: &SessionRecordSpec, status: &mut SessionRecordStatus| {
-                        end(status, EndReason::ProxyLost, now);
-                        set_conditions(status, now);
-                    };
-                    update(cards, &facts.namespace, &name, lost).await?;
-                }
-                Standing::Other => {}
-            },
-            None => {}
+        let Some(found) = cards.get(&facts.namespace, &name).await? else { continue };
+        match standing(&found, facts, now) {
+            Standing::Open => return Ok(found),
+            Standing::Silent => {
+                let lost = |_: &SessionRecordSpec, status: &mut SessionRecordStatus| {
+                    end(status, EndReason::ProxyLost, now);
+                    set_conditions(status, now);
+                };
+                update(cards, &facts.namespace, &name, lost).await?;
+            }
+            Standing::Other => {}
         }
     }
     Err(CardError::NoName)

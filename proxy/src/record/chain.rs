@@ -2,7 +2,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use recording::event::{EndReason, Event, Gap, SessionEnd};
+use recording::event::{EndReason, Event, Gap, Permitted, SessionEnd};
 use recording::hash::Hash;
 use recording::journal::{Journal, Segment};
 use recording::segment::{ChainId, Stamp};
@@ -61,6 +61,8 @@ struct State {
     lost: u64,
     /// Events since the status was last written.
     fresh: bool,
+    /// The grant of the window that requests used last.
+    window: Option<String>,
 }
 
 struct Upload {
@@ -116,6 +118,7 @@ impl Chain {
                 ending: None,
                 lost: 0,
                 fresh: false,
+                window: None,
             }),
             opened: Notify::new(),
             uploads,
@@ -161,10 +164,11 @@ impl Chain {
         }
         self.spool.room(rough_size(event), room)?;
         let mut state = self.lock();
-        if state.lost > 0 {
-            let gap = Event::Gap(Gap { refusals: state.lost });
-            self.append(&mut state, &gap)?;
-            state.lost = 0;
+        self.tell_gap(&mut state)?;
+        if let Event::Intent(intent) = event
+            && let (Permitted::Allowed, Some(grant)) = (intent.decision, &intent.grant)
+        {
+            state.window = Some(grant.clone());
         }
         let written = self.append(&mut state, event)?;
         let long = state.journal.as_ref().is_some_and(|journal| journal.open_bytes() >= self.segment_bytes);
@@ -174,7 +178,12 @@ impl Chain {
         Ok(written)
     }
 
-    /// Remembers a refusal that found no room, to be told as a gap.
+    /// The grant of the window that the session's requests used last.
+    pub fn window(&self) -> Option<String> {
+        self.lock().window.clone()
+    }
+
+    /// Remembers a refusal that gets no record of its own, to be told as a gap.
     pub fn lose(&self) {
         self.lock().lost += 1;
     }
@@ -270,6 +279,9 @@ impl Chain {
     /// Writes the last event and the final seal.
     pub fn finish(&self, reason: EndReason) {
         let mut state = self.lock();
+        if let Err(error) = self.tell_gap(&mut state) {
+            tracing::error!(%error, session = self.id.session, "a gap is not recorded");
+        }
         let Some(journal) = state.journal.take() else { return };
         let number = journal.segment();
         match journal.finish(SessionEnd { reason }, self.clock.now()) {
@@ -281,6 +293,14 @@ impl Chain {
             Err(error) => tracing::error!(%error, session = self.id.session, "a chain cannot be closed"),
         }
         self.opened.notify_one();
+    }
+
+    fn tell_gap(&self, state: &mut State) -> Result<(), Unavailable> {
+        let refusals = std::mem::take(&mut state.lost);
+        if refusals > 0 {
+            self.append(state, &Event::Gap(Gap { refusals }))?;
+        }
+        Ok(())
     }
 
     fn append(&self, state: &mut State, event: &Event) -> Result<Written, Unavailable> {

@@ -116,6 +116,11 @@ impl Session {
         .inspect_err(|_| self.failed())
     }
 
+    /// Counts a refusal that is too cheap to be written down by itself: an agent that asks more often than it may.
+    pub fn count_refusal(&self) {
+        self.chain.lose();
+    }
+
     /// Writes down what a person decided.
     pub fn review(&self, review: Review) {
         self.note(&Event::Review(review));

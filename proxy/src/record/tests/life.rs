@@ -120,9 +120,12 @@ async fn every_request_has_one_outcome_even_when_it_is_dropped() {
     let (_, events) = world.read(&name).await;
     let outcomes: Vec<(String, Disposition)> = events
         .into_iter()
-        .filter_map(|event| match event {
-            Event::Outcome(outcome) => Some((outcome.request_id, outcome.disposition)),
-            _ => None,
+        .filter_map(|event| {
+            if let Event::Outcome(outcome) = event {
+                Some((outcome.request_id, outcome.disposition))
+            } else {
+                None
+            }
         })
         .collect();
     assert_eq!(outcomes, [("r1".into(), Disposition::Executed), ("r2".into(), Disposition::Unknown)]);
@@ -178,6 +181,26 @@ async fn a_session_ends_at_its_longest_and_by_word() {
     drop(suspended);
     until("the seal", async || world.read(&name).await.0.chains.first().is_some_and(|one| one.closed)).await;
     assert_eq!(world.read(&name).await.0.chains[0].unknown, vec![]);
+}
+
+#[tokio::test]
+async fn a_session_ends_with_its_window() {
+    let world = World::new();
+    let recorder = world.open("p0");
+    let session = recorder.session(&facts()).await.unwrap();
+    let name = session.name().to_owned();
+    let windowed = recording::event::Intent { grant: Some("claude-code-w1".into()), ..intent("r1", "get") };
+    session.intent(windowed, Durability::Spool, Instant::now()).await.unwrap().finish(executed());
+    session.count_refusal();
+    drop(session);
+    recorder.end_closed_windows(|facts, grant| facts.agent == "claude-code" && grant == "claude-code-w1");
+    assert_eq!(recorder.session(&facts()).await.unwrap().name(), name);
+    recorder.end_closed_windows(|_, _| false);
+    assert_ne!(recorder.session(&facts()).await.unwrap().name(), name);
+    until("the end", async || world.cards.status(&name).replicas.iter().any(|one| one.closed)).await;
+    assert_eq!(world.cards.status(&name).conditions[0].reason, "WindowClosed");
+    let (_, events) = world.read(&name).await;
+    assert!(events.iter().any(|event| matches!(event, Event::Gap(gap) if gap.refusals == 1)));
 }
 
 #[tokio::test]

@@ -44,10 +44,9 @@ async fn f07_without_store_writes_are_refused_and_reads_go_on_until_the_spool_is
     assert_eq!(report.verdict(), Verdict::Intact, "{report:?}");
     assert_eq!(report.chains[0].unknown, vec![]);
     let end_of = |id: &str| {
-        events.iter().find_map(|event| match event {
-            Event::Outcome(outcome) if outcome.request_id == id => Some((outcome.code, outcome.disposition)),
-            _ => None,
-        })
+        let outcomes =
+            events.iter().filter_map(|event| if let Event::Outcome(one) = event { Some(one) } else { None });
+        outcomes.filter(|one| one.request_id == id).map(|one| (one.code, one.disposition)).next()
     };
     assert_eq!(end_of("w1"), Some((503, Disposition::Failed)));
     assert_eq!(end_of("r0"), Some((200, Disposition::Executed)));
