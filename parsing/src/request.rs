@@ -70,7 +70,7 @@ impl Head {
         };
         let mut action = act.action;
         if let Action::Resource(resource) = &mut action {
-            resource.may_create = resource.subresource.is_none() && body.may_create(resource.verb);
+            resource.may_create = body.may_create(resource);
             match &body {
                 Body::Delete(options) => resource.dry_run = options.dry_run,
                 Body::Object(_) if resource.subresource.as_deref() == Some("eviction") => {

@@ -281,24 +281,35 @@ fn b97_the_name_of_a_create_comes_from_the_body() {
 }
 
 #[test]
-fn b96_an_apply_and_an_update_without_resource_version_may_create() {
+fn b96_an_apply_and_an_update_of_some_kinds_may_create_unless_a_uid_forbids_it() {
     let may_create = |method: &str, target: &str, content_type: &str, body: &str| {
         let request = read(method, target, &headers(content_type), body.as_bytes()).expect("read");
         let Action::Resource(resource) = request.action else { panic!("a resource") };
         resource.may_create
     };
-    let map = "/api/v1/namespaces/default/configmaps/x";
-    let head = r#""apiVersion":"v1","kind":"ConfigMap""#;
-    let named = format!(r#"{{{head},"metadata":{{"name":"x"}}}}"#);
-    let versioned = format!(r#"{{{head},"metadata":{{"name":"x","resourceVersion":"7"}}}}"#);
+    let (maps, leases) =
+        ("/api/v1/namespaces/default/configmaps", "/apis/coordination.k8s.io/v1/namespaces/default/leases");
+    let (map, lease) = (format!("{maps}/x"), format!("{leases}/x"));
     let apply = "application/apply-patch+yaml";
     let applied = format!("{map}?fieldManager=kubectl");
-    assert!(may_create("PATCH", &applied, apply, &named));
-    assert!(!may_create("PATCH", &applied, apply, &versioned));
-    assert!(may_create("PUT", map, JSON, &named));
-    assert!(!may_create("PUT", map, JSON, &versioned));
-    assert!(!may_create("PATCH", map, "application/merge-patch+json", "{}"));
-    assert!(!may_create("POST", "/api/v1/namespaces/default/configmaps", JSON, &named));
+    for (metadata, creates) in [
+        (r#"{"name":"x"}"#, true),
+        (r#"{"name":"x","resourceVersion":"7"}"#, true),
+        (r#"{"name":"x","uid":"0f6d2f0e-6f0a-4c1e-9f60-7f0d5f1f9a11"}"#, false),
+    ] {
+        let of = |api: &str, kind: &str| {
+            format!(r#"{{"apiVersion":"{api}","kind":"{kind}","metadata":{metadata}}}"#)
+        };
+        assert_eq!(may_create("PATCH", &applied, apply, &of("v1", "ConfigMap")), creates, "{metadata}");
+        assert_eq!(
+            may_create("PUT", &lease, JSON, &of("coordination.k8s.io/v1", "Lease")),
+            creates,
+            "{metadata}"
+        );
+        assert!(!may_create("PUT", &map, JSON, &of("v1", "ConfigMap")));
+        assert!(!may_create("POST", maps, JSON, &of("v1", "ConfigMap")));
+    }
+    assert!(!may_create("PATCH", &lease, "application/merge-patch+json", "{}"));
 }
 
 #[test]

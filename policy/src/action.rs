@@ -93,8 +93,8 @@ pub struct ResourceAction {
     pub name: Option<String>,
     /// The server will not persist the effect (B99: only where the server itself will read it so).
     pub dry_run: bool,
-    /// An update or patch that makes the object where there is none: a server-side apply, or an update that names no
-    /// resourceVersion. It is decided as both (B96).
+    /// An update or patch that makes the object where there is none: a server-side apply, or an update of a few kinds,
+    /// unless it names a uid. It is decided as both (B96).
     pub may_create: bool,
 }
 

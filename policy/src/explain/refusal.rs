@@ -196,8 +196,8 @@ fn about_creation(refusal: Refusal, decision: &Decision) -> Refusal {
         Cow::Borrowed(_) => refusal,
         Cow::Owned(_) => refusal.line(
             "why",
-            "A server-side apply, or an update without metadata.resourceVersion, creates the object where there is none, \
-             so it must be allowed to create too.",
+            "A server-side apply, and for some kinds an update, creates the object where there is none, unless it names \
+             metadata.uid; so it must be allowed to create too.",
         ),
     }
 }

@@ -104,7 +104,7 @@ fn b96_a_refused_apply_says_that_it_creates() {
     assert_eq!(
         printed(&refuse(&decision).unwrap()),
         r#"(NotAllowed): deployments.apps "web" is forbidden: sallyport/NotAllowed: no policy allows create deployments.apps for agents/claude-code.
-  why:     A server-side apply, or an update without metadata.resourceVersion, creates the object where there is none, so it must be allowed to create too.
+  why:     A server-side apply, and for some kinds an update, creates the object where there is none, unless it names metadata.uid; so it must be allowed to create too.
   final:   yes, until an administrator adds a rule. There is nothing to request.
   instead: kubectl get --raw /sallyport/v1/access
   id:      01JD9Z6T3E4"#
