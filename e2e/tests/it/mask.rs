@@ -316,3 +316,98 @@ async fn c_what_was_read_masked_cannot_be_written_back() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// A custom kind with the canary in its spec and in a printer column, for agents of a namespace of their own.
+async fn custom(name: &str) -> anyhow::Result<(Gate, Agent, String)> {
+    let gate = super::gate()?;
+    let plane = gate.plane();
+    let namespace = plane.namespace("mask-custom").await?;
+    let agent = gate.agent(&namespace, name, &[]).await?;
+    let group = format!("{namespace}.example.com");
+    let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("vaults.{group}")},
+        "spec": {"group": group, "scope": "Namespaced",
+            "names": {"kind": "Vault", "plural": "vaults", "singular": "vault", "listKind": "VaultCollection"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "subresources": {"status": {}},
+                "schema": {"openAPIV3Schema": {"type": "object", "properties": {"data": open, "spec": open, "status": open}}},
+                "additionalPrinterColumns": [{"name": "Password", "type": "string", "jsonPath": ".spec.password"}]}]},
+    });
+    plane.apply(&definition.to_string())?;
+    let established = format!("crd/vaults.{group}");
+    plane.kubectl(&["wait", "--for=condition=Established", &established, "--timeout=30s"])?.success()?;
+    let vault = |name: &str| {
+        json!({"apiVersion": format!("{group}/v1"), "kind": "Vault", "metadata": {"name": name, "namespace": namespace},
+               "data": {"a": CANARY}, "spec": {"password": CANARY, "more": [{"deep": CANARY}]}})
+    };
+    let everything =
+        json!([{"apiGroups": [group], "resources": ["vaults", "vaults/status"], "verbs": ["*"]}]);
+    let user = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": agent.username()});
+    let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": namespace});
+    let objects = json!([
+        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": namespace}, "rules": everything},
+        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": namespace},
+         "roleRef": role, "subjects": [user]},
+        {"apiVersion": "sallyport.dev/v1alpha1", "kind": "AccessPolicy", "metadata": {"name": namespace}, "spec": {
+            "agents": [{"namespace": namespace}],
+            "rules": [{"name": "all", "effect": "Allow", "match": everything}],
+            "masking": [{"name": "vault", "type": "Fields", "match": everything,
+                         "fields": {"paths": [".data", ".spec.password", ".spec.more[*].*"]}}]}},
+        vault("one"), vault("two"),
+    ]);
+    plane.apply(&json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string())?;
+    let object = format!("accesspolicy/{namespace}");
+    plane.kubectl(&["wait", "--for=condition=Programmed", &object, "--timeout=60s"])?.success()?;
+    Ok((gate, agent, namespace))
+}
+
+#[tokio::test]
+async fn b10_b28_custom_kinds_are_masked_also_in_columns_and_when_the_kind_comes_late() -> anyhow::Result<()>
+{
+    let (_, agent, namespace) = custom("custom").await?;
+    let target = format!("/apis/{namespace}.example.com/v1/namespaces/{namespace}/vaults");
+    for (version, proxy) in VERSIONS {
+        for command in [
+            &["get", "vaults"][..],
+            &["get", "vaults", "-A"],
+            &["get", "vaults", "-o", "yaml"],
+            &["get", "vaults", "--sort-by=.metadata.name", "-v=9"],
+            &["get", "vault", "one", "-o", "json"],
+            &["get", "vault", "one", "--subresource=status", "-o", "yaml"],
+            &["describe", "vault", "one"],
+        ] {
+            let flags: &[&str] = if command.contains(&"-A") { &[] } else { &["-n", &namespace] };
+            let out = agent.kubectl_with(version, proxy, &[command, flags].concat(), "")?;
+            assert_eq!(out.code, 0, "{version:?} {command:?}: {out:?}");
+            assert!(out.stdout.contains("one"), "{out:?}");
+            assert_clean(
+                &format!("{version:?} {command:?}"),
+                format!("{}{}", out.stdout, out.stderr).as_bytes(),
+            );
+        }
+    }
+    for (method, path, accept) in [
+        ("GET", "", "application/json"),
+        ("GET", "?watch=1&timeoutSeconds=1", "application/json"),
+        ("GET", "?watch=1&timeoutSeconds=1", "application/json;as=Table;v=v1;g=meta.k8s.io"),
+        ("GET", "", "application/json;as=Table;v=v1;g=meta.k8s.io"),
+        ("GET", "?includeObject=Object", "application/json;as=Table;v=v1;g=meta.k8s.io"),
+        ("GET", "", "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"),
+        ("GET", "/one", "application/cbor"),
+        ("PATCH", "/one", "application/json"),
+        ("PATCH", "/one/status", "application/json"),
+        ("DELETE", "/two", "application/json"),
+    ] {
+        let mut headers = vec![("Accept", accept)];
+        let body: &[u8] = if method == "PATCH" { b"{}" } else { b"" };
+        if method == "PATCH" {
+            headers.push(("Content-Type", "application/merge-patch+json"));
+        }
+        let answer = agent.send(0, method, &format!("{target}{path}"), &headers, body).await?;
+        let what = format!("{method} {path} {accept}");
+        assert_eq!(answer.code, 200, "{what}: {}", answer.text());
+        assert_clean(&what, &answer.body);
+    }
+    Ok(())
+}

@@ -168,8 +168,12 @@ impl Reference<'_> {
             return whole();
         }
         let Ok(inner @ Value::Object(_)) = serde_json::from_str::<Value>(text) else { return whole() };
-        let group = inner["apiVersion"].as_str().map(|v| v.split_once('/').map_or("", |(g, _)| g));
-        if group != Some(self.group) || inner["kind"].as_str() != Some(self.kind) {
+        let group = match &inner["apiVersion"] {
+            Value::Null if inner.get("apiVersion").is_none() => self.group,
+            Value::String(version) => version.split_once('/').map_or("", |(group, _)| group),
+            _ => return whole(),
+        };
+        if group != self.group || inner["kind"].as_str() != Some(self.kind) {
             return whole();
         }
         let nested = Reference { rules: self.rules.clone(), nested: true, ..*self };

@@ -20,8 +20,10 @@ const KEPT: usize = 512;
 /// Compiled plans by the rules they are made of. Cloning shares them.
 #[derive(Clone, Debug, Default)]
 pub struct Masks {
-    kept: Arc<Mutex<HashMap<Vec<Arc<MaskRule>>, Arc<Plans>>>>,
+    kept: Arc<Mutex<Kept>>,
 }
+
+type Kept = HashMap<Vec<Arc<MaskRule>>, Arc<Plans>>;
 
 impl Masks {
     /// Readies a request for its answer, before it is forwarded.
