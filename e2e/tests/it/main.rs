@@ -4,6 +4,7 @@ mod admission;
 mod answers;
 mod caller;
 mod estate;
+mod gate;
 mod ground;
 mod hold;
 mod manifests;
