@@ -59,8 +59,9 @@ impl Mirror {
     /// What the grant's status should say.
     pub fn wish(&self, grant: &AccessGrant, outsiders: &Outsiders) -> (Target, Wish) {
         let before = grant.status.clone().unwrap_or_default();
+        let said_before = before.summary.is_some() && before.observed_generation == grant.metadata.generation;
         let is_over = self.next_change().is_none();
-        let fields = if is_over && before.summary.is_some() { frozen(&before) } else { self.fields(grant) };
+        let fields = if is_over && said_before { frozen(&before) } else { self.fields(grant) };
         let wish = Wish { fields, said: self.said(grant, outsiders) };
         (Target::of(grant, Some(as_json(&grant.status))), wish)
     }
@@ -244,7 +245,7 @@ fn frozen(before: &AccessGrantStatus) -> Map<String, Value> {
     let Value::Object(mut fields) = serde_json::to_value(before).unwrap_or_default() else {
         return Map::new();
     };
-    fields.retain(|name, _| GRANT.fields.contains(&name.as_str()));
+    fields.retain(|name, _| name != "observedGeneration" && GRANT.fields.contains(&name.as_str()));
     fields
 }
 
@@ -367,6 +368,7 @@ mod tests {
         let mut status = live.fields.clone();
         status.insert("consumedBy".to_owned(), json!("x"));
         status.insert("uses".to_owned(), json!(1));
+        status.insert("observedGeneration".to_owned(), json!(2));
         grant.status = serde_json::from_value(Value::Object(status)).unwrap();
         let used = Mirror {
             terms: judge::nobody_asks(),
