@@ -1,11 +1,16 @@
 //! The canary: a secret in every place that the baseline or a policy masks never appears in the bytes an agent gets.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::time::Duration;
 
+use anyhow::Context;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use e2e::{Agent, Filter, Gate, Version};
+use e2e::{Agent, ControlPlane, Filter, Gate, Setup, Version};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
+use kube::api::ObjectMeta;
 use serde_json::{Value, json};
 
 /// 24 bytes that occur nowhere else.
@@ -410,4 +415,58 @@ async fn b10_b28_custom_kinds_are_masked_also_in_columns_and_when_the_kind_comes
         assert_clean(&what, &answer.body);
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn e13_a_list_cut_on_the_way_is_never_a_whole_list() -> anyhow::Result<()> {
+    let plane = ControlPlane::start()?;
+    let gate = Gate::start(&plane, Setup { proxies: 1, relayed: true, ..Setup::default() })?;
+    let relay = gate.proxies()[0].relay().context("a relayed gate")?;
+    let namespace = plane.namespace("cut").await?;
+    let agent = gate.agent(&namespace, "cut", &[]).await?;
+    let user = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": agent.username()});
+    let view = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"});
+    let rules = json!([{"name": "read", "effect": "Allow", "match": [
+        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list"]}]}]);
+    let objects = json!([
+        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "cut", "namespace": namespace},
+         "roleRef": view, "subjects": [user]},
+        {"apiVersion": "sallyport.dev/v1alpha1", "kind": "AccessPolicy", "metadata": {"name": namespace},
+         "spec": {"agents": [{"namespace": namespace}], "rules": rules}},
+    ]);
+    plane.apply(&json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string())?;
+    let object = format!("accesspolicy/{namespace}");
+    plane.kubectl(&["wait", "--for=condition=Programmed", &object, "--timeout=60s"])?.success()?;
+    let maps: Api<ConfigMap> = Api::namespaced(plane.admin().await?, &namespace);
+    for n in 0..24 {
+        let data = BTreeMap::from([("pad".to_owned(), "x".repeat(900_000))]);
+        let name = Some(format!("m{n}"));
+        let map = ConfigMap {
+            metadata: ObjectMeta { name, ..Default::default() },
+            data: Some(data),
+            ..Default::default()
+        };
+        maps.create(&Default::default(), &map).await?;
+    }
+    let target = format!("/api/v1/namespaces/{namespace}/configmaps");
+    for _ in 0..5 {
+        let mut connection = agent.connect(0).await?;
+        connection.send(&agent.request("GET", &target, &[], b"")?).await?;
+        assert_eq!(connection.head().await?.code, 200);
+        relay.stall_answers();
+        connection.chunk().await?;
+        relay.cut();
+        let end = loop {
+            match connection.chunk().await {
+                Ok(Some(_)) => {}
+                Ok(None) => break "clean",
+                Err(_) => break "broken",
+            }
+        };
+        relay.flow();
+        if end == "broken" {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("a list of 21 MB was never cut, or its cut looked like an end")
 }
