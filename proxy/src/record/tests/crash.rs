@@ -154,34 +154,52 @@ async fn a_restarted_replica_joins_a_session_that_another_still_serves() {
     until("three chains", async || next.cards.status(&name).replicas.len() == 3).await;
 }
 
+/// Where the records of a log end.
+fn record_ends(log: &[u8]) -> Vec<usize> {
+    let mut ends = vec![];
+    let mut end = 0;
+    while end < log.len() {
+        let length = u32::from_be_bytes(log[end..end + 4].try_into().unwrap()) as usize;
+        end += crate::record::spool::RECORD_HEAD + length;
+        ends.push(end);
+    }
+    ends
+}
+
 #[tokio::test]
 async fn f08_a_torn_log_loses_only_what_was_torn() {
     let world = World::new();
-    let recorder = world.open("p0");
-    let facts = Facts { namespace: "agents".into(), ..facts() };
+    let settings = Settings { segment_bytes: 1200, ..world.settings("p0") };
+    let recorder = world.open_with(settings);
+    let facts = Facts { idle: Duration::from_millis(600), ..facts() };
     let session = recorder.session(&facts).await.unwrap();
     let name = session.name().to_owned();
     world.store.down.store(true, Ordering::SeqCst);
-    for n in 0..5 {
+    for n in 0..8 {
         request(&session, &format!("r{n}"), "get").await.unwrap();
     }
-    world.store.down.store(false, Ordering::SeqCst);
+    drop(session);
+    // To the final seal and beyond.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
     let log = |world: &World| world.folder.path().join("p0/log/000001.log");
-    let length = std::fs::metadata(log(&world)).unwrap().len();
-    for cut in (0..length).step_by(211) {
-        let store = OutageStore::default();
-        let crash = World {
-            folder: tempfile::tempdir().unwrap(),
-            store: Arc::new(store),
-            cards: world.cards.clone(),
-        };
-        copy_folder(world.folder.path(), crash.folder.path());
-        std::fs::OpenOptions::new().write(true).open(log(&crash)).unwrap().set_len(cut).unwrap();
+    let whole = std::fs::read(log(&world)).unwrap();
+    let ends = record_ends(&whole);
+    assert_eq!(ends.last(), Some(&whole.len()));
+    let mut most = 0;
+    for cut in ends.into_iter().flat_map(|end| [end - 1, end]) {
+        let cards = Arc::new(world.cards.fork());
+        let crash = World { folder: tempfile::tempdir().unwrap(), store: Arc::default(), cards };
+        std::fs::create_dir_all(log(&crash).parent().unwrap()).unwrap();
+        std::fs::write(log(&crash), &whole[..cut]).unwrap();
         let restarted = crash.open("p0");
         restarted.close(Duration::from_secs(5)).await;
-        let (report, _) = crash.read(&name).await;
+        let (report, events) = crash.read(&name).await;
         assert!(report.chains.is_empty() || report.verdict() == Verdict::Intact, "cut at {cut}: {report:?}");
+        let intents = names(&events).0.len();
+        assert!(intents >= most, "cut at {cut}: {intents} of {most}");
+        most = intents;
     }
+    assert_eq!(most, 8);
 }
 
 #[tokio::test]
