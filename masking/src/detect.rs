@@ -261,6 +261,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_largest_bodies_are_read_in_bounded_time() {
+        let hostile = [
+            "\\".repeat(3 << 20),
+            STANDARD.encode("\\ \n".repeat(600_000)),
+            "QUJD QUJDQUJDQUJD \\".repeat(150_000),
+            STANDARD.encode(STANDARD.encode("QUJDQUJDQUJDQUJD \\\\ ".repeat(80_000))),
+        ];
+        for text in hostile {
+            let start = std::time::Instant::now();
+            assert!(placeholders(&json!(text)).is_empty());
+            assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
+        }
+    }
+
     proptest! {
         #[test]
         fn c_base64_at_any_alignment(before in prop::collection::vec(any::<u8>(), 0..40), after in prop::collection::vec(any::<u8>(), 0..40), form in 0usize..4) {

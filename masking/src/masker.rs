@@ -312,11 +312,6 @@ impl Masker {
         self.counts.iter().sum()
     }
 
-    /// Whether everything read so far has been answered in full: between two documents.
-    pub fn is_between_documents(&self) -> bool {
-        matches!(self.lex, Lex::Between)
-    }
-
     pub(crate) fn expectation(&self) -> &Expectation {
         &self.expectation
     }

@@ -108,11 +108,6 @@ impl Plans {
         Ok(Plans { texts: texts.collect(), rules, built: Mutex::default() })
     }
 
-    /// Whether any rule names this kind.
-    pub fn touches(&self, kind: &GroupKind) -> bool {
-        self.rules.iter().any(|r| r.group.covers(&kind.group) && r.kind.covers(&kind.kind))
-    }
-
     /// Whether a rule names this very kind.
     pub(crate) fn names(&self, kind: &GroupKind) -> bool {
         self.rules.iter().any(|r| r.group.covers(&kind.group) && r.kind == Which::Is(kind.kind.clone()))

@@ -117,11 +117,6 @@ pub struct Masked<T> {
 }
 
 impl Masked<Response<Body>> {
-    /// The gate's own no.
-    pub fn refusal(refusal: &Refusal, id: &RequestId) -> Self {
-        Self::whole(refusal.answer(id))
-    }
-
     /// The gate's own answer, in which nothing is the API server's.
     pub fn made_here(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>, id: &RequestId) -> Self {
         let mut response = Response::new(refuse::whole(body));

@@ -171,7 +171,9 @@ impl Reference<'_> {
         let group = match &inner["apiVersion"] {
             Value::Null if inner.get("apiVersion").is_none() => self.group,
             Value::String(version) => version.split_once('/').map_or("", |(group, _)| group),
-            _ => return whole(),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                return whole();
+            }
         };
         if group != self.group || inner["kind"].as_str() != Some(self.kind) {
             return whole();
