@@ -253,7 +253,7 @@ async fn d06_a_cluster_admin_who_edits_the_reviewer_is_refused() -> anyhow::Resu
 }
 
 #[tokio::test]
-async fn d06_the_webhook_refuses_a_forged_reviewer_also_without_the_second_wall() -> anyhow::Result<()> {
+async fn the_webhook_stands_without_the_second_wall() -> anyhow::Result<()> {
     // The admission policies would speak first; a server where they do not exist shows the webhook alone.
     let plane = ControlPlane::start()?;
     let setup = e2e::Setup { proxies: 0, ..e2e::Setup::default() };
@@ -289,7 +289,21 @@ async fn d06_the_webhook_refuses_a_forged_reviewer_also_without_the_second_wall(
     court.bind("mistake", &agent, &["accessgrants"], &["get", "patch", "approve"])?;
     let out =
         court.patch(&court.plane.user_kubeconfig(&agent, Some("sallyport:agents"))?, "web", APPROVED)?;
-    court.refused(&out, "an agent may not review")
+    court.refused(&out, "an agent may not review")?;
+    court.bind("editor", "eve@example.com", &["accessgrants"], &["get", "patch", "update"])?;
+    let out = court.patch(&court.person("eve@example.com")?, "web", APPROVED)?;
+    let words = format!(
+        "user `eve@example.com` needs the RBAC verb `approve` on accessgrants.sallyport.dev in namespace `{}`",
+        court.namespace
+    );
+    court.refused(&out, &words)?;
+    let patch = r#"{"status":{"consumedBy":"somebody"}}"#;
+    let namespace = court.namespace.as_str();
+    let status =
+        ["patch", "accessgrant", "web", "-n", namespace, "--subresource=status", "--type=merge", "-p", patch];
+    court.plane.kubectl(&status)?.success()?;
+    let used = court.patch(&court.person(ALICE)?, "web", APPROVED)?;
+    court.refused(&used, "the grant was used by request `somebody`")
 }
 
 #[tokio::test]
@@ -322,11 +336,7 @@ async fn a_reviewer_without_the_verb_approve_is_refused() -> anyhow::Result<()> 
     let court = Court::open(json!({})).await?;
     court.bind("editor", "eve@example.com", &["accessgrants"], &["get", "patch", "update"])?;
     let out = court.patch(&court.person("eve@example.com")?, "web", APPROVED)?;
-    let words = format!(
-        "user `eve@example.com` needs the RBAC verb `approve` on accessgrants.sallyport.dev in namespace `{}`",
-        court.namespace
-    );
-    court.refused(&out, &words)
+    court.refused(&out, "needs the RBAC verb `approve` on accessgrants.sallyport.dev")
 }
 
 #[tokio::test]
