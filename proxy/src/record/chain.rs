@@ -33,6 +33,8 @@ pub struct Chain {
     segment_bytes: usize,
     state: Mutex<State>,
     opened: Notify,
+    /// Somebody waits for the store.
+    wanted: Notify,
     uploads: mpsc::UnboundedSender<Upload>,
     stored: watch::Sender<Stored>,
 }
@@ -121,6 +123,7 @@ impl Chain {
                 window: None,
             }),
             opened: Notify::new(),
+            wanted: Notify::new(),
             uploads,
             stored: watch::Sender::new(Stored::default()),
         });
@@ -154,11 +157,12 @@ impl Chain {
         }
     }
 
-    /// Writes one event into journal and spool. With `seal`, the segment ends after it.
+    /// Writes one event into journal and spool. With `soon`, its segment goes to the store as soon as no other is on its
+    /// way: what comes in the meantime shares it.
     ///
     /// # Errors
     /// No room, a failed disk, a chain that has ended or cannot go on, an event that is too long.
-    pub fn write(&self, event: &Event, room: Room, seal: bool) -> Result<Written, Unavailable> {
+    pub fn write(&self, event: &Event, room: Room, soon: bool) -> Result<Written, Unavailable> {
         if self.stored.borrow().conflict {
             return Err(Unavailable::Conflict);
         }
@@ -172,8 +176,10 @@ impl Chain {
         }
         let written = self.append(&mut state, event)?;
         let long = state.journal.as_ref().is_some_and(|journal| journal.open_bytes() >= self.segment_bytes);
-        if seal || long {
+        if long {
             self.seal(&mut state)?;
+        } else if soon {
+            self.wanted.notify_one();
         }
         Ok(written)
     }
@@ -339,7 +345,7 @@ impl Chain {
 
     /// Brings segments to the store, in order, each only after it is durable here.
     async fn upload(self: Arc<Chain>, mut queue: mpsc::UnboundedReceiver<Upload>, way: Way) {
-        while let Some(Upload { segment, mark }) = queue.recv().await {
+        while let Some(Upload { segment, mark }) = self.next(&mut queue).await {
             if self.spool.durable(mark).await.is_err() {
                 return;
             }
@@ -357,6 +363,21 @@ impl Chain {
             self.spool.release(self.number, segment.number);
             if segment.is_final {
                 return;
+            }
+        }
+    }
+
+    /// The next segment; ends the open one where somebody waits for it and no other is there.
+    async fn next(&self, queue: &mut mpsc::UnboundedReceiver<Upload>) -> Option<Upload> {
+        loop {
+            tokio::select! {
+                biased;
+                upload = queue.recv() => return upload,
+                () = self.wanted.notified() => {
+                    if let Err(error) = self.seal(&mut self.lock()) {
+                        tracing::error!(%error, session = self.id.session, "a segment cannot be sealed");
+                    }
+                }
             }
         }
     }

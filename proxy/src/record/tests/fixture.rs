@@ -1,7 +1,7 @@
 //! A recorder in a scratch folder, with records in memory and a store that can be switched off.
 use std::collections::BTreeMap;
 use std::path::Path as FilePath;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -24,12 +24,13 @@ use recording::verify::Report;
 use crate::record::{CardError, Cards, Durability, Ended, Facts, Recorder, Session, Settings, Unavailable};
 use crate::telemetry::Telemetry;
 
-/// A store that fails every put while it is down.
+/// A store that fails every put while it is down, and may be slow.
 #[derive(Debug, Default)]
 pub struct OutageStore {
     pub inner: InMemory,
     pub down: AtomicBool,
     pub puts: AtomicUsize,
+    pub slow_ms: AtomicU64,
 }
 
 impl std::fmt::Display for OutageStore {
@@ -47,6 +48,7 @@ impl ObjectStore for OutageStore {
         options: PutOptions,
     ) -> object_store::Result<PutResult> {
         self.puts.fetch_add(1, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(self.slow_ms.load(Ordering::SeqCst))).await;
         if self.down.load(Ordering::SeqCst) {
             return Err(object_store::Error::Generic { store: "outage", source: "down".into() });
         }

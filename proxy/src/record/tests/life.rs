@@ -104,6 +104,19 @@ async fn d04_the_intent_of_a_write_is_in_the_store_before_it_may_go() {
 }
 
 #[tokio::test]
+async fn writes_that_wait_for_a_slow_store_share_a_segment() {
+    let world = World::new();
+    let settings = Settings { store_patience: Duration::from_secs(10), ..world.settings("p0") };
+    let recorder = world.open_with(settings);
+    let session = recorder.session(&facts()).await.unwrap();
+    world.store.slow_ms.store(50, Ordering::SeqCst);
+    let ids: Vec<String> = (0..40).map(|n| format!("w{n}")).collect();
+    let writes = ids.iter().map(|id| request(&session, id, "delete"));
+    assert!(futures::future::join_all(writes).await.into_iter().all(|one| one.is_ok()));
+    assert!(world.store.puts.load(Ordering::SeqCst) <= 6);
+}
+
+#[tokio::test]
 async fn every_request_has_one_outcome_even_when_it_is_dropped() {
     let world = World::new();
     let recorder = world.open("p0");
