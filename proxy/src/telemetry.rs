@@ -32,8 +32,6 @@ struct Inner {
 /// A stage of the staircase, as a metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// A socket becomes a session.
-    Accept,
     /// A session becomes a subject.
     Authenticate,
     /// Bytes become an act.
@@ -53,7 +51,6 @@ pub enum Stage {
 impl Stage {
     const fn label(self) -> &'static str {
         match self {
-            Stage::Accept => "accept",
             Stage::Authenticate => "authenticate",
             Stage::Parse => "parse",
             Stage::Decide => "decide",

@@ -82,3 +82,36 @@ pub async fn follow(client: Client, namespace: String, certificate: Arc<Certific
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::ByteString;
+
+    fn pair() -> (String, String) {
+        let pair = rcgen::generate_simple_self_signed(vec!["gate.test".to_owned()]).expect("a certificate");
+        (pair.cert.pem(), pair.signing_key.serialize_pem())
+    }
+
+    fn secret(chain: &str, key: &str) -> Secret {
+        let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
+        let data = [("tls.crt".to_owned(), bytes(chain)), ("tls.key".to_owned(), bytes(key))].into();
+        Secret { data: Some(data), ..Secret::default() }
+    }
+
+    #[test]
+    fn f24_a_half_written_secret_replaces_nothing() {
+        let certificate = Certificate::default();
+        let ((chain, key), (other, other_key)) = (pair(), pair());
+        certificate.replace_from(&secret(&chain, &key)).expect("fits");
+        let before = certificate.current.load_full().expect("in force");
+        let half = &other[..other.len() / 2];
+        for (chain, key) in [(&*other, &*key), (&*chain, &*other_key), (half, &*other_key), ("", ""), (&*other, "x")] {
+            assert!(certificate.replace_from(&secret(chain, key)).is_err());
+        }
+        assert!(certificate.replace_from(&Secret::default()).is_err());
+        assert!(Arc::ptr_eq(&before, &certificate.current.load_full().expect("still in force")));
+        certificate.replace_from(&secret(&other, &other_key)).expect("fits");
+        assert!(!Arc::ptr_eq(&before, &certificate.current.load_full().expect("another")));
+    }
+}
