@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use e2e::{ControlPlane, Gate, Setup, Version, eventually, kubectl, wire};
+use e2e::{ControlPlane, Filter, Gate, Setup, Version, eventually, kubectl, wire};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use kube::api::ListParams;
@@ -172,5 +172,35 @@ async fn the_admin_port_tells_how_it_goes() -> anyhow::Result<()> {
     }
     let raw = estate.agent(&["get", "--raw", "/livez"])?;
     assert!(raw.success()?.contains("ok"), "a nonResourceURLs rule lets a health path pass");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_held_request_whose_client_left_does_not_run_behind_its_back() -> anyhow::Result<()> {
+    let ask = json!({
+        "rules": [
+            {"name": "read", "effect": "Allow", "match": [
+                {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get", "list", "watch"]},
+            ]},
+            {"name": "ask", "effect": "RequireApproval", "match": [
+                {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["delete"]},
+            ]},
+        ],
+        "approval": {"holdSeconds": 60},
+    });
+    let estate = Estate::new(&super::gate()?, "gate", ask).await?;
+    estate.deployment("web")?;
+    let command = ["delete", "deployment", "web", "--wait=false", "-n", &estate.namespace];
+    let mut child = estate.agent.kubectl_spawn(Version::New, 0, &command)?;
+    let grant = estate.grant("WaitingForReview").await?;
+    child.kill()?;
+    child.wait()?;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    estate.review(&grant, "Approved")?.success()?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let deletes = Filter::ran_as(&estate.agent.username()).verb("delete").namespace(&estate.namespace);
+    assert_eq!(estate.gate.plane().audit().requests(&deletes).await?.len(), 0);
+    assert!(estate.agent(&command[..4])?.success()?.contains("deleted"));
+    assert_eq!(estate.gate.plane().audit().requests(&deletes).await?.len(), 1);
     Ok(())
 }
