@@ -41,7 +41,10 @@ fn say(report: &Report, name: &str) -> anyhow::Result<()> {
     let sum = format!("{} segments{chains}, root {root}", report.segments());
     match report.verdict() {
         Verdict::Intact => println!("hash chain ok ({sum})"),
-        Verdict::Running => println!("hash chain ok ({sum}; the session is still active)"),
+        Verdict::Running => println!(
+            "hash chain ok ({sum}; the session is still active, its record vouches for {} segments so far)",
+            report.vouched()
+        ),
         Verdict::Open => {
             for chain in report.chains.iter().filter(|chain| !chain.closed) {
                 println!("chain {}: no final seal", Plain(&chain.replica));

@@ -127,7 +127,10 @@ impl Line {
             }
             Event::Gap(gap) => line(
                 "gap",
-                format!("{} refusals are only counted: too many requests, or no room in the spool", gap.refusals),
+                format!(
+                    "{} refusals are only counted: too many requests, or no room in the spool",
+                    gap.refusals
+                ),
                 End::None,
                 vec![],
             ),

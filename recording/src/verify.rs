@@ -151,18 +151,20 @@ pub struct Report {
     /// Its chains, by replica.
     pub chains: Vec<ChainReport>,
     ended: Option<bool>,
+    vouched: u64,
 }
 
 impl Report {
     /// From the chains that the store has.
     pub fn new(mut chains: Vec<ChainReport>) -> Report {
         chains.sort_by(|a, b| a.replica.cmp(&b.replica));
-        Report { chains, ended: None }
+        Report { chains, ended: None, vouched: 0 }
     }
 
     /// Holds the chains against what the SessionRecord knows; adds to their problems.
     pub fn expect(&mut self, expected: &Expected) {
         self.ended = Some(expected.ended);
+        self.vouched = expected.chains.iter().map(|checkpoint| u64::from(checkpoint.segments)).sum();
         for checkpoint in &expected.chains {
             match self.chains.iter_mut().find(|chain| chain.replica == checkpoint.replica) {
                 Some(chain) => hold_against(chain, checkpoint),
@@ -196,6 +198,11 @@ impl Report {
             (true, Some(true) | None) => Verdict::Intact,
             (false, Some(true) | None) => Verdict::Open,
         }
+    }
+
+    /// Segments that the SessionRecord knows of. While a session runs, its status may be a minute behind.
+    pub fn vouched(&self) -> u64 {
+        self.vouched
     }
 
     /// Segments of all chains.
