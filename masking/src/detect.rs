@@ -219,7 +219,7 @@ mod tests {
     fn c_every_form_is_found() {
         let inner =
             json!({"apiVersion": "v1", "data": {"p": STANDARD.encode(TEXT)}, "kind": "Secret"}).to_string();
-        let twice = json!({"metadata": {"annotations": {"x": inner}}}).to_string();
+        let annotated = json!({"metadata": {"annotations": {"x": inner}}}).to_string();
         let docker = json!({"auths": {"r": {"auth": STANDARD.encode(format!("user:{TEXT}"))}}}).to_string();
         let forms = [
             "[MASKED:x".to_owned(),
@@ -228,9 +228,9 @@ mod tests {
             "\\\\u005b\\\\u004dASKED:x]".to_owned(),
             "[MAS\nKED:x]".to_owned(),
             inner.clone(),
-            twice.clone(),
+            annotated.clone(),
             STANDARD.encode(&inner),
-            STANDARD.encode(&twice),
+            STANDARD.encode(&annotated),
             STANDARD.encode(STANDARD.encode(TEXT)),
             STANDARD.encode(STANDARD.encode(STANDARD.encode(TEXT))),
             STANDARD.encode(&docker),
@@ -240,7 +240,9 @@ mod tests {
             broken_lines(&STANDARD.encode(TEXT), 3, "\\n"),
             format!("token: {}\n", STANDARD_NO_PAD.encode(TEXT)),
         ];
-        for form in forms {
+        let twice = STANDARD_NO_PAD.encode(STANDARD.encode(TEXT));
+        let longer = (1..=4).map(|more| format!("{twice}{}", "A".repeat(more)));
+        for form in forms.into_iter().chain(longer) {
             assert_eq!(placeholders(&json!({"a": form.clone()})), [".a"], "{form}");
         }
     }

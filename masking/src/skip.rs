@@ -217,7 +217,7 @@ impl Skip {
         let value_start = t.opening & !key_start | t.open | scalar_start;
         let may_start = after_start & !t.objects | after_colon & t.objects;
         let wrong = value_start & !may_start
-            | (t.colon ^ after_key & !t.white)
+            | t.colon & !after_key
             | t.comma & !after_value
             | t.close & !(after_value | after_open);
         if wrong & real != 0 { Err(Fault::Syntax) } else { Ok(()) }
@@ -366,6 +366,90 @@ mod tests {
             let want = serde_accepts(text.as_bytes());
             for size in [1, 2, 5, 63, 64, 65, size, usize::MAX] {
                 prop_assert_eq!(accepts(text.as_bytes(), size), want, "{:?} cut every {}", text, size);
+            }
+        }
+    }
+
+    #[test]
+    fn h4_each_rule_of_the_grammar_is_checked() {
+        let bad = [
+            "[,1]",
+            "[1,,1]",
+            "[1,]",
+            "[1 1]",
+            "[1\"a\"]",
+            "[\"a\"1]",
+            "[\"a\"\"b\"]",
+            "[[]1]",
+            "[1[]]",
+            "[{}{}]",
+            "[:1]",
+            "[1:1]",
+            "[\"a\":1]",
+            "[}",
+            "{]",
+            "[{]",
+            "[[}]",
+            "{\"a\":[}}",
+            "[{\"a\":1]]",
+            "{,}",
+            "{\"a\"}",
+            "{\"a\",}",
+            "{\"a\":}",
+            "{\"a\":1,}",
+            "{\"a\":1,,\"b\":1}",
+            "{\"a\"::1}",
+            "{\"a\":1:1}",
+            "{\"a\" 1}",
+            "{\"a\":1 \"b\":1}",
+            "{1:1}",
+            "{[]:1}",
+            "{\"a\":\"b\":1}",
+            "{\"a\":1,\"b\"}",
+            "{\"a\":1,2}",
+            "{:1}",
+            "{\"a\":[1}",
+            "[1]]",
+            "[tru]",
+            "[truex]",
+            "[01]",
+            "[-]",
+            "[1.]",
+            "[\\]",
+            "[\u{1}]",
+            "[\"\u{1}\"]",
+            "[\"\\q\"]",
+            "[é]",
+            "[\u{b}1]",
+            "[1\u{0}]",
+        ];
+        let good = [
+            "[]",
+            "{}",
+            "[ 1 , \"a\" ]",
+            "{ \"a\" : { } , \"b\" : [ ] }",
+            "[[],[]]",
+            "[{},{}]",
+            "{\"\":\"\"}",
+            "[\"\",\"\"]",
+            "[{\"a\":[{\"b\":null}]}]",
+            "{\"a\":\"b\",\"c\":\"d\"}",
+            "[\"é\"]",
+            "[\"a\\\"]\",true]",
+        ];
+        for (texts, want) in [(&bad[..], false), (&good[..], true)] {
+            for text in texts {
+                assert_eq!(serde_accepts(text.as_bytes()), want, "{text}");
+                for white in [0, 1, 30, 60, 61, 62, 63, 64, 130] {
+                    // White space moves the rest against the blocks; a string does so without white space.
+                    let (open, rest) = text.split_at(1);
+                    let moved = format!("{open}{}{rest}", " ".repeat(white));
+                    let inner = format!("[\"{}\",{text}]", "x".repeat(white));
+                    for size in [1, 2, 64, 1000] {
+                        assert_eq!(accepts(moved.as_bytes(), size), want, "{moved} cut every {size}");
+                        assert_eq!(accepts(inner.as_bytes(), size), want, "{inner} cut every {size}");
+                    }
+                }
             }
         }
     }
