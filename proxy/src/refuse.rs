@@ -1,4 +1,6 @@
 //! The one door by which a failure reaches a client: code, closed reason, words.
+mod reason;
+
 use std::error::Error;
 
 use bytes::Bytes;
@@ -9,6 +11,8 @@ use http_body_util::combinators::UnsyncBoxBody;
 use serde_json::json;
 
 use crate::request_id::RequestId;
+
+pub use reason::Reason;
 
 /// What an answer's body may fail with; the text goes to the log only.
 pub type BodyError = Box<dyn Error + Send + Sync>;
@@ -21,135 +25,6 @@ pub const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// A body that is held whole.
 pub fn whole(bytes: impl Into<Bytes>) -> Body {
     http_body_util::Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
-}
-
-/// Every reason that a refusal can have: the token kubectl prints, and the metric label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Reason {
-    /// A Deny rule spoke.
-    PolicyDenied,
-    /// No rule allows it.
-    NotAllowed,
-    /// A policy that selects the agent cannot be understood.
-    PolicyBroken,
-    /// A human has not decided yet.
-    ApprovalPending,
-    /// A human said no.
-    ApprovalDenied,
-    /// Nobody decided, or the approval was not used in time.
-    ApprovalExpired,
-    /// Allowed inside a window only.
-    WindowRequired,
-    /// The body holds a placeholder.
-    MaskedValueInWrite,
-    /// The kill switch.
-    AgentSuspended,
-    /// The agent already waits for too many reviews.
-    TooManyPendingApprovals,
-    /// A stream that the gate does not open.
-    StreamDenied,
-    /// A feature that this version does not have.
-    NotSupportedYet,
-    /// No, or no valid, credential.
-    Unauthorized,
-    /// Not readable by the rules.
-    BadRequest,
-    /// No such kind, namespace scope or path.
-    NotFound,
-    /// The method is none of the five, or not for this path.
-    MethodNotAllowed,
-    /// The body is too large.
-    RequestEntityTooLarge,
-    /// The body's encoding is not accepted.
-    UnsupportedMediaType,
-    /// Refused by a rule that has no name of its own.
-    Forbidden,
-    /// The approved object is another one by now.
-    Conflict,
-    /// More requests than the agent's limit.
-    TooManyRequests,
-    /// The record cannot be written.
-    RecordingUnavailable,
-    /// No bundle, or the API server is out of sight.
-    ServiceUnavailable,
-    /// The API server did not answer, or answered what cannot be passed on.
-    BadGateway,
-    /// A write was sent and no answer came back.
-    OutcomeUnknown,
-    /// A fault of the gate.
-    InternalError,
-}
-
-impl Reason {
-    /// The token.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Reason::PolicyDenied => "PolicyDenied",
-            Reason::NotAllowed => "NotAllowed",
-            Reason::PolicyBroken => "PolicyBroken",
-            Reason::ApprovalPending => "ApprovalPending",
-            Reason::ApprovalDenied => "ApprovalDenied",
-            Reason::ApprovalExpired => "ApprovalExpired",
-            Reason::WindowRequired => "WindowRequired",
-            Reason::MaskedValueInWrite => "MaskedValueInWrite",
-            Reason::AgentSuspended => "AgentSuspended",
-            Reason::TooManyPendingApprovals => "TooManyPendingApprovals",
-            Reason::StreamDenied => "StreamDenied",
-            Reason::NotSupportedYet => "NotSupportedYet",
-            Reason::Unauthorized => "Unauthorized",
-            Reason::BadRequest => "BadRequest",
-            Reason::NotFound => "NotFound",
-            Reason::MethodNotAllowed => "MethodNotAllowed",
-            Reason::RequestEntityTooLarge => "RequestEntityTooLarge",
-            Reason::UnsupportedMediaType => "UnsupportedMediaType",
-            Reason::Forbidden => "Forbidden",
-            Reason::Conflict => "Conflict",
-            Reason::TooManyRequests => "TooManyRequests",
-            Reason::RecordingUnavailable => "RecordingUnavailable",
-            Reason::ServiceUnavailable => "ServiceUnavailable",
-            Reason::BadGateway => "BadGateway",
-            Reason::OutcomeUnknown => "OutcomeUnknown",
-            Reason::InternalError => "InternalError",
-        }
-    }
-
-    /// The status code that goes with it. A decision is always 403 (api.md 8.1).
-    pub const fn code(self) -> StatusCode {
-        match self {
-            Reason::PolicyDenied
-            | Reason::NotAllowed
-            | Reason::PolicyBroken
-            | Reason::ApprovalPending
-            | Reason::ApprovalDenied
-            | Reason::ApprovalExpired
-            | Reason::WindowRequired
-            | Reason::MaskedValueInWrite
-            | Reason::AgentSuspended
-            | Reason::TooManyPendingApprovals
-            | Reason::StreamDenied
-            | Reason::NotSupportedYet
-            | Reason::Forbidden => StatusCode::FORBIDDEN,
-            Reason::Unauthorized => StatusCode::UNAUTHORIZED,
-            Reason::BadRequest => StatusCode::BAD_REQUEST,
-            Reason::NotFound => StatusCode::NOT_FOUND,
-            Reason::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Reason::RequestEntityTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Reason::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Reason::Conflict => StatusCode::CONFLICT,
-            Reason::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
-            Reason::RecordingUnavailable | Reason::ServiceUnavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Reason::BadGateway | Reason::OutcomeUnknown => StatusCode::BAD_GATEWAY,
-            Reason::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
-        }
-    }
-
-    /// Seconds after which clients may repeat by themselves: only where nothing was decided and nothing was sent.
-    fn retry_after(self) -> Option<&'static str> {
-        if self == Reason::TooManyRequests {
-            return Some("1");
-        }
-        (self == Reason::RecordingUnavailable).then_some("5")
-    }
 }
 
 /// One entry of `details.causes`.
@@ -318,26 +193,6 @@ impl From<policy::explain::Refusal> for Refusal {
     }
 }
 
-impl From<policy::explain::Reason> for Reason {
-    fn from(said: policy::explain::Reason) -> Self {
-        use policy::explain::Reason as Said;
-        match said {
-            Said::PolicyDenied => Reason::PolicyDenied,
-            Said::NotAllowed => Reason::NotAllowed,
-            Said::PolicyBroken => Reason::PolicyBroken,
-            Said::ApprovalPending => Reason::ApprovalPending,
-            Said::ApprovalDenied => Reason::ApprovalDenied,
-            Said::ApprovalExpired => Reason::ApprovalExpired,
-            Said::WindowRequired => Reason::WindowRequired,
-            Said::MaskedValueInWrite => Reason::MaskedValueInWrite,
-            Said::AgentSuspended => Reason::AgentSuspended,
-            Said::TooManyPendingApprovals => Reason::TooManyPendingApprovals,
-            Said::StreamDenied => Reason::StreamDenied,
-            Said::NotSupportedYet => Reason::NotSupportedYet,
-        }
-    }
-}
-
 /// Headers of every answer, refused or not.
 pub fn common(headers: &mut HeaderMap, id: &RequestId) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
@@ -351,7 +206,7 @@ pub fn common(headers: &mut HeaderMap, id: &RequestId) {
 mod tests {
     use super::*;
 
-    const ALL: [Reason; 26] = [
+    const ALL: [Reason; 25] = [
         Reason::PolicyDenied,
         Reason::NotAllowed,
         Reason::PolicyBroken,
@@ -371,7 +226,6 @@ mod tests {
         Reason::RequestEntityTooLarge,
         Reason::UnsupportedMediaType,
         Reason::Forbidden,
-        Reason::Conflict,
         Reason::TooManyRequests,
         Reason::RecordingUnavailable,
         Reason::ServiceUnavailable,
