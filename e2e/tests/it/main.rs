@@ -2,6 +2,7 @@
 
 mod admission;
 mod answers;
+mod bypass;
 mod caller;
 mod estate;
 mod gate;
@@ -12,6 +13,7 @@ mod mask;
 mod operator;
 mod plugin;
 mod record;
+mod recovery;
 mod relay;
 mod reviews;
 mod spine;
