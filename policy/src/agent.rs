@@ -5,11 +5,11 @@ use std::sync::Arc;
 use crds::agent_identity::{Limits, SessionSettings};
 use crds::names;
 
-use crate::decision::{BrokenPolicy, Verdict};
 use crate::index::EntryIndex;
 use crate::rule::{CompiledMask, CompiledPolicy, CompiledRule, Effect, Level, Mode};
 use crate::shard::ShardIdentity;
 use crate::terms::{PolicyTerms, Terms};
+use crate::verdict::{BrokenPolicy, Verdict};
 
 /// One identity, ready to be asked about. Immutable; a change of its policies makes a new one.
 #[derive(Debug)]

@@ -7,12 +7,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crds::AccessGrant;
-use crds::access_grant::{GrantType, Review, ReviewDecision};
+use crds::access_grant::{Review, ReviewDecision};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::agent::Agent;
-use crate::evaluate::{Facts, evaluate};
-use crate::grant;
 use crate::reviewers::{Outsiders, counts_for};
 use crate::terms::Terms;
 
@@ -298,19 +296,4 @@ impl<'a> Quorum<'a> {
 pub fn is_of(agent: &Agent, grant: &AccessGrant) -> bool {
     grant.metadata.namespace.as_deref() == Some(agent.namespace())
         && grant.spec.agent_ref.name == agent.name()
-}
-
-/// The terms that hold for a grant under the bundle in force, for the operator's mirror and the webhook: those of the
-/// agent's windows, or those on which the request is held now. `None` where nothing asks for an approval (any more).
-pub fn terms_of(agent: &Arc<Agent>, grant: &AccessGrant, facts: &Facts<'_>) -> Option<Terms> {
-    if !is_of(agent, grant) {
-        return None;
-    }
-    match grant.spec.r#type {
-        GrantType::Window => agent.window_terms().cloned(),
-        GrantType::SingleRequest => {
-            let action = Arc::new(grant::action_of(grant.spec.request.as_ref()?)?);
-            evaluate(agent, &action, facts).terms().cloned()
-        }
-    }
 }

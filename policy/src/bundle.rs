@@ -7,11 +7,11 @@ use crds::access_policy::PolicyMode;
 
 use crate::agent::{Agent, PolicySet};
 use crate::compile;
-use crate::decision::BrokenPolicy;
 use crate::hash::bundle_hash;
 use crate::rule::CompiledPolicy;
 use crate::shard::{GUARDRAILS_NAME, Shard, ShardContent, ShardError, ShardIdentity, ShardPolicy};
 use crate::subject::Subject;
+use crate::verdict::BrokenPolicy;
 
 /// Everything that decisions need, immutable and swapped as one `Arc<Bundle>`.
 ///

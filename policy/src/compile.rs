@@ -1,5 +1,6 @@
 //! From the words of an AccessPolicy to rules that can be asked.
 
+mod checks;
 mod words;
 
 use std::collections::BTreeSet;
@@ -10,11 +11,11 @@ use crds::access_policy as spec_words;
 use crds::selector::RequestMatch;
 
 use crate::action::Verb;
+use crate::issues::Issues;
 use crate::mask::{MaskPath, MaskRule, Replacement};
 use crate::matcher::{Matcher, Namespaces, ResourcePattern, Target, VerbSet};
 use crate::rule::{CompiledMask, CompiledPolicy, CompiledRule, Effect, Level, Mode, RuleId};
 use crate::terms::{Approval, Approver, Jit};
-use crate::validate::{self, Issues};
 use words::{group, namespaces, object_name, resource, url};
 
 const HTTP_METHODS: [&str; 7] = ["get", "head", "post", "put", "patch", "delete", "options"];
@@ -37,7 +38,7 @@ pub fn policy(name: &str, generation: i64, spec: &AccessPolicySpec) -> Result<Co
     let approval = approval(spec.approval.as_ref(), &mut issues);
     let jit = jit(&spec.jit, &mut issues);
     let masks = masks(&name, spec, &mut issues);
-    validate::recording(&spec.recording, &mut issues);
+    checks::recording(&spec.recording, &mut issues);
     issues.into_result()?;
     let level = match spec.recording.level {
         spec_words::RecordingLevel::Metadata => Level::Metadata,
@@ -158,7 +159,7 @@ fn masks(policy: &Arc<str>, spec: &AccessPolicySpec, issues: &mut Issues) -> Vec
     let mut compiled = Vec::with_capacity(spec.masking.len());
     for (at, mask) in spec.masking.iter().enumerate() {
         let path = format!("spec.masking[{at}]");
-        validate::mask(mask, &path, issues);
+        checks::mask(mask, &path, issues);
         if mask.r#match.as_ref().is_some_and(Vec::is_empty) {
             issues.invalid(format!("{path}.match"), "must name at least one");
         }
@@ -214,7 +215,7 @@ pub(crate) fn entries(entries: &[RequestMatch], path: &str, issues: &mut Issues)
 }
 
 fn entry(entry: &RequestMatch, path: &str, issues: &mut Issues) -> Option<Matcher> {
-    validate::entry(entry, path, issues);
+    checks::entry(entry, path, issues);
     if let Some(urls) = &entry.non_resource_urls {
         let methods = methods(&entry.verbs, path, issues);
         let urls = each(urls, &format!("{path}.nonResourceURLs"), issues, url);

@@ -6,16 +6,20 @@ mod gather;
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use crds::AccessGrant;
+use crds::access_grant::GrantType;
 use jiff::Timestamp;
 
 use crate::action::{Action, ResourceAction, Verb};
 use crate::agent::Agent;
-use crate::approve::OpenWindow;
-use crate::decision::{Authority, Decision, Obligations, Verdict, WouldHave};
+use crate::approve::{OpenWindow, is_of};
+use crate::decision::Decision;
+use crate::grant::action_of;
 use crate::mask::MaskRule;
 use crate::permit::Permit;
 use crate::rule::CompiledPolicy;
 use crate::terms::{PolicyTerms, Terms};
+use crate::verdict::{Authority, Obligations, Verdict, WouldHave};
 
 pub use built_in::{GrantAct, is_always_open, own_grants};
 use gather::{Gathered, Hit, Hits};
@@ -79,6 +83,21 @@ pub fn evaluate(agent: &Arc<Agent>, action: &Arc<Action>, facts: &Facts<'_>) -> 
         obligations,
         would_have,
         permit,
+    }
+}
+
+/// The terms that hold for a grant under the bundle in force, for the operator's mirror and the webhook: those of the
+/// agent's windows, or those on which the request is held now. `None` where nothing asks for an approval (any more).
+pub fn terms_of(agent: &Arc<Agent>, grant: &AccessGrant, facts: &Facts<'_>) -> Option<Terms> {
+    if !is_of(agent, grant) {
+        return None;
+    }
+    match grant.spec.r#type {
+        GrantType::Window => agent.window_terms().cloned(),
+        GrantType::SingleRequest => {
+            let action = Arc::new(action_of(grant.spec.request.as_ref()?)?);
+            evaluate(agent, &action, facts).terms().cloned()
+        }
     }
 }
 

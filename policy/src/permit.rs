@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::action::Action;
 use crate::agent::Agent;
-use crate::decision::{Authority, Obligations};
+use crate::verdict::{Authority, Obligations};
 
 /// Leave to do one act once. Only [`crate::evaluate`] and [`crate::approve`] mint one; whoever forwards consumes it by
 /// value. It cannot be cloned and has no public constructor.

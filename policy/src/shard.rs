@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use crate::compile;
 use crate::hash::{sha256_text, short_hex};
-use crate::validate::{Issues, identity as validate_identity};
+use crate::issues::Issues;
+use crate::validate;
 
 /// The version this code reads and writes; another one does not decode.
 pub const FORMAT_VERSION: u32 = 1;
@@ -185,7 +186,7 @@ impl ShardIdentity {
         labels: BTreeMap<String, String>,
         spec: AgentIdentitySpec,
     ) -> Result<ShardIdentity, Issues> {
-        validate_identity(&spec)?;
+        validate::identity(&spec)?;
         Ok(ShardIdentity {
             namespace: namespace.to_owned(),
             name: name.to_owned(),

@@ -1,7 +1,7 @@
 //! The single words of an entry: resources, groups, names, namespaces, paths.
 
+use crate::issues::Issues;
 use crate::matcher::{Namespaces, ResourcePattern, UrlPattern};
-use crate::validate::Issues;
 
 pub(super) fn url(word: &str) -> Result<UrlPattern, String> {
     let (prefix, is_prefix) = match word.strip_suffix('*') {

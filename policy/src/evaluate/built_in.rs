@@ -5,7 +5,7 @@ use crds::names;
 use super::Facts;
 use crate::action::{Action, Scope, Verb};
 use crate::agent::Agent;
-use crate::decision::{Authority, Verdict};
+use crate::verdict::{Authority, Verdict};
 
 /// What an agent does with grants; the proxy serves it with its own ServiceAccount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,10 +6,10 @@ use serde::Serialize;
 use super::refusal::ask_for_window;
 use super::words::one_line;
 use crate::agent::Agent;
-use crate::decision::{BrokenPolicy, Verdict};
 use crate::evaluate::Facts;
 use crate::matcher::{Matcher, Target};
 use crate::rule::{CompiledRule, Effect, Mode};
+use crate::verdict::{BrokenPolicy, Verdict};
 
 /// The document.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -7,10 +7,9 @@ use crds::AccessGrant;
 use crds::access_grant::ReviewDecision;
 use jiff::Timestamp;
 use policy::action::Action;
-use policy::approve::{
-    Deadline, NotReleased, ReviewFacts, Standing, approve, open_window, release, terms_of,
-};
+use policy::approve::{Deadline, NotReleased, ReviewFacts, Standing, approve, open_window, release};
 use policy::decision::{Authority, Verdict};
+use policy::evaluate::terms_of;
 use policy::grant::{self, Join};
 use policy::reviewers::{Outsiders, Unfit};
 use policy::subject::Subject;
