@@ -189,6 +189,7 @@ impl Proxy {
         std::fs::create_dir_all(&spool)?;
         std::fs::create_dir_all(recordings(plane))?;
         let mut argv = flags(
+            plane,
             "sallyport-proxy",
             &[
                 ("namespace", SYSTEM.to_owned()),
@@ -312,6 +313,7 @@ impl Program {
 async fn start_operator(plane: &ControlPlane, proxy_url: &str, more: &[String]) -> anyhow::Result<Program> {
     let [webhook_port, admin_port] = free_ports()?;
     let mut argv = flags(
+        plane,
         "sallyport-operator",
         &[
             ("namespace", SYSTEM.to_owned()),
@@ -374,10 +376,20 @@ fn api_address(plane: &ControlPlane) -> anyhow::Result<SocketAddr> {
     Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port.parse()?)))
 }
 
-fn flags(program: &str, flags: &[(&str, String)]) -> anyhow::Result<Vec<String>> {
-    let program = crate::program(program)?.display().to_string();
+fn flags(plane: &ControlPlane, program: &str, flags: &[(&str, String)]) -> anyhow::Result<Vec<String>> {
+    let program = kept(plane, program)?.display().to_string();
     let flags = flags.iter().flat_map(|(name, value)| [format!("--{name}"), value.clone()]);
     Ok(std::iter::once(program).chain(flags).collect())
+}
+
+/// The program as it is now, for restarts too, whatever is built meanwhile; where it cannot be linked, the built one.
+fn kept(plane: &ControlPlane, name: &str) -> anyhow::Result<PathBuf> {
+    let built = crate::program(name)?;
+    let folder = plane.scratch().join("bin");
+    std::fs::create_dir_all(&folder)?;
+    let kept = folder.join(name);
+    let linked = kept.exists() || std::fs::hard_link(&built, &kept).is_ok();
+    Ok(if linked { kept } else { built })
 }
 
 fn run(plane: &ControlPlane, name: &str, argv: &[String], kubeconfig: &Path) -> anyhow::Result<Process> {

@@ -98,8 +98,8 @@ fn obey(order: Order, children: &mut BTreeMap<u32, Child>) -> anyhow::Result<Ans
 
 fn start(argv: &[String], env: &BTreeMap<String, String>, log: &Path) -> anyhow::Result<Child> {
     let out: File = OpenOptions::new().create(true).append(true).open(log).context("cannot open the log")?;
-    let own = std::env::current_exe().context("cannot find the supervisor's own program")?;
-    Command::new(own)
+    // Not current_exe(): that path is gone when the program was built anew meanwhile.
+    Command::new("/proc/self/exe")
         .arg("--become")
         .arg(std::process::id().to_string())
         .args(argv)
