@@ -14,9 +14,9 @@ import (
 )
 
 type row struct {
-	Method, Target                                                          string
-	Error                                                                   bool `json:",omitempty"`
-	Resource                                                                bool
+	Method, Target                                         string
+	Error                                                  bool `json:",omitempty"`
+	Resource                                               bool
 	Verb, Path, Group, Version, Kind, Sub, Namespace, Name string `json:",omitempty"`
 }
 
