@@ -11,8 +11,8 @@ use parsing::discovery::Discovery;
 use parsing::query::Query;
 use parsing::request::Request;
 use parsing::review::{
-    AccessStatus, Asked, Encoding, NonResourceRule, ResourceRule, Review, RulesStatus, UserInfo, write_access,
-    write_rules, write_whoami,
+    AccessStatus, Asked, Encoding, NonResourceRule, ResourceRule, Review, RulesStatus, UserInfo,
+    write_access, write_rules, write_whoami,
 };
 use parsing::target::Path;
 use policy::action::Action;
@@ -68,7 +68,9 @@ impl Question<'_> {
             ["sallyport", "v1", "access"] => Some(Question::AccessDocument),
             ["sallyport", "v1", "explain"] => Some(Question::Explain(&request.query)),
             ["sallyport", "v1", "instructions"] => Some(Question::NotYet("/sallyport/v1/instructions")),
-            ["sallyport", "v1", "grants", _, "wait"] => Some(Question::NotYet("waiting for a grant through this path")),
+            ["sallyport", "v1", "grants", _, "wait"] => {
+                Some(Question::NotYet("waiting for a grant through this path"))
+            }
             ["sallyport", ..] => Some(Question::Unknown),
             _ => None,
         }
@@ -103,9 +105,8 @@ pub struct Asking<'a> {
 /// If the question means nothing, or there is no bundle to answer from.
 pub async fn answer(asking: Asking<'_>, question: Question<'_>) -> Result<Masked<Response<Body>>, Refusal> {
     let encoding = Encoding::accepted(asking.request.headers.accept.as_deref());
-    let review = |bytes: Vec<u8>| {
-        Masked::made_here(StatusCode::CREATED, encoding.content_type(), bytes, asking.id)
-    };
+    let review =
+        |bytes: Vec<u8>| Masked::made_here(StatusCode::CREATED, encoding.content_type(), bytes, asking.id);
     match question {
         Question::Whoami => Ok(review(write_whoami(&asking.whoami()?, encoding))),
         Question::Access(asked) => Ok(review(write_access(asked, &asking.access(asked).await?, encoding))),
@@ -138,8 +139,11 @@ impl Asking<'_> {
     fn whoami(&self) -> Result<UserInfo, Refusal> {
         self.with_facts(|agent, facts| {
             let one = |value: &str| vec![value.to_owned()];
-            let windows: Vec<String> =
-                facts.windows.iter().map(|window| format!("{} until {}", window.grant(), explain::stamp(window.until()))).collect();
+            let windows: Vec<String> = facts
+                .windows
+                .iter()
+                .map(|window| format!("{} until {}", window.grant(), explain::stamp(window.until())))
+                .collect();
             let mut extra = std::collections::BTreeMap::from([
                 ("sallyport.dev/grant-namespace".to_owned(), one(agent.namespace())),
                 (crds::names::EXTRA_SESSION.to_owned(), one(self.session)),
@@ -205,7 +209,8 @@ impl Asking<'_> {
             body: parsing::json::write(&review.to_json()).into(),
         };
         let agent = impersonation(&self.caller.agent, self.session);
-        let response = self.upstream.send(outgoing, Some(&agent), self.id).await.map_err(|error| error.to_string())?;
+        let response =
+            self.upstream.send(outgoing, Some(&agent), self.id).await.map_err(|error| error.to_string())?;
         if response.status() != StatusCode::CREATED {
             return Err(format!("the API server answered {}", response.status()));
         }

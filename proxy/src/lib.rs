@@ -12,6 +12,7 @@ pub mod hold;
 pub mod limits;
 pub mod live;
 pub mod mask;
+pub mod parse;
 pub mod record;
 pub mod refuse;
 pub mod request_id;
