@@ -112,7 +112,7 @@ pub async fn answer(asking: Asking<'_>, question: Question<'_>) -> Result<Masked
         Question::Access(asked) => Ok(review(write_access(asked, &asking.access(asked).await?, encoding))),
         Question::Rules(namespace) => Ok(review(write_rules(namespace, &asking.rules(namespace)?, encoding))),
         Question::AccessDocument => {
-            let document = asking.with_facts(|agent, facts| explain::access(agent, facts))?;
+            let document = asking.with_facts(explain::access)?;
             asking.document(&document)
         }
         Question::Explain(query) => asking.document(&asking.explain(query)?),
