@@ -166,14 +166,20 @@ mod tests {
             Err(why) => format!("{why:?}"),
         };
         for (asked, want) in [
-            (attributes("delete", "apps", "deployments", "", "a", "web"), r#"delete deployments Namespace("a") web"#),
+            (
+                attributes("delete", "apps", "deployments", "", "a", "web"),
+                r#"delete deployments Namespace("a") web"#,
+            ),
             (attributes("list", "", "pods", "", "", ""), "list pods AllNamespaces "),
             (attributes("get", "", "nodes", "", "a", "n"), "get nodes Cluster n"),
             (attributes("delete", "", "namespaces", "", "a", "b"), r#"delete namespaces Namespace("b") b"#),
             (attributes("list", "", "namespaces", "", "a", ""), "list namespaces Cluster "),
             (attributes("get", "", "pods", "exec", "a", "x"), r#"create pods/exec Namespace("a") x"#),
             (attributes("get", "", "pods", "log", "a", "x"), r#"get pods/log Namespace("a") x"#),
-            (attributes("deletecollection", "", "pods", "", "a", "x"), r#"deletecollection pods Namespace("a") "#),
+            (
+                attributes("deletecollection", "", "pods", "", "a", "x"),
+                r#"deletecollection pods Namespace("a") "#,
+            ),
             (attributes("approve", "", "pods", "", "a", ""), "Verb"),
             (attributes("*", "", "pods", "", "a", ""), "Verb"),
             (attributes("get", "*", "pods", "", "a", ""), "Resource"),
