@@ -247,7 +247,7 @@ pub struct GrantRequest {
     #[schemars(length(max = 71), regex(pattern = SHA256_PATTERN))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_digest: Option<String>,
-    /// objectHash is the SHA-256 of the object that was looked at, without status, managedFields, resourceVersion and
+    /// objectHash is a keyed SHA-256 of the object that was looked at, without status, managedFields, resourceVersion and
     /// generation; a changed object voids the approval.
     /// Example: "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855".
     #[schemars(length(max = 71), regex(pattern = SHA256_PATTERN))]

@@ -16,6 +16,10 @@ pub const IMPERSONATOR_CLUSTER_ROLE: &str = "sallyport-proxy-impersonator";
 pub const PROXY_TLS_SECRET: &str = "sallyport-proxy-tls";
 /// Secret with the webhook's serving certificate.
 pub const WEBHOOK_TLS_SECRET: &str = "sallyport-webhook-tls";
+/// Secret with the key that approvals are bound with ([`BINDING_KEY`]); only operator and proxy read it.
+pub const BINDING_KEY_SECRET: &str = "sallyport-binding-key";
+/// Key of the random bytes in [`BINDING_KEY_SECRET`].
+pub const BINDING_KEY: &str = "key";
 /// Secret with the certificate authority's key; only the operator reads it.
 pub const CA_SECRET: &str = "sallyport-ca";
 /// ConfigMap that publishes the certificate authority (`ca.crt`).

@@ -1,6 +1,7 @@
 //! What an approval binds, as one digest (D01, D02, ruling "what an approval binds").
 
 use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::hmac;
 use policy::action::{Action, Scope};
 use serde_json::{Map, Value, json};
 
@@ -55,20 +56,39 @@ fn action(action: &Action) -> Value {
     })
 }
 
-/// `sha256:<hex>` of an object without `status`, `metadata.managedFields`, `metadata.resourceVersion` and
-/// `metadata.generation`: a status tick changes nothing, a changed spec does.
-pub fn object_hash(object: &Value) -> String {
+/// The secret key of [`object_hash`].
+#[derive(Clone, Debug)]
+pub struct BindingKey(hmac::Key);
+
+impl BindingKey {
+    /// Shortest key, in bytes.
+    pub const SHORTEST: usize = 32;
+
+    /// A key of these random bytes; `None` if they are too few.
+    pub fn new(bytes: &[u8]) -> Option<Self> {
+        (bytes.len() >= Self::SHORTEST).then(|| Self(hmac::Key::new(hmac::HMAC_SHA256, bytes)))
+    }
+}
+
+/// `sha256:<hex>`, keyed (HMAC), of an object without `status`, `metadata.managedFields`, `metadata.resourceVersion` and
+/// `metadata.generation`: a status tick changes nothing, a changed spec does. Without the key nobody can try values of
+/// masked fields against the hash, which the agent reads in its grant.
+pub fn object_hash(object: &Value, key: &BindingKey) -> String {
     let mut object = object.clone();
     if let Value::Object(map) = &mut object {
         map.remove("status");
     }
     remove_metadata(&mut object, &["managedFields", "resourceVersion", "generation"]);
-    hash(&object)
+    text(hmac::sign(&key.0, &json::write(&object)).as_ref())
 }
 
 fn hash(value: &Value) -> String {
+    text(digest(&SHA256, &json::write(value)).as_ref())
+}
+
+fn text(hash: &[u8]) -> String {
     let mut out = String::from("sha256:");
-    for byte in digest(&SHA256, &json::write(value)).as_ref() {
+    for byte in hash {
         out.push(hex(byte >> 4));
         out.push(hex(byte & 15));
     }

@@ -3,7 +3,7 @@
 mod facts;
 
 use facts::{headers, read};
-use parsing::digest::{fingerprint, object_hash};
+use parsing::digest::{BindingKey, fingerprint, object_hash};
 use parsing::precondition::Precondition;
 use parsing::request::Request;
 use serde_json::{Value, json};
@@ -104,6 +104,18 @@ fn d16_a_generated_name_is_bound_by_its_prefix() {
     assert_ne!(of("a-"), of("b-"));
 }
 
+fn key(byte: u8) -> BindingKey {
+    BindingKey::new(&[byte; 32]).expect("long enough")
+}
+
+#[test]
+fn b57_the_objects_hash_tells_nothing_without_the_key() {
+    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "data": {"pin": "1234"}});
+    assert_eq!(object_hash(&object, &key(7)), object_hash(&object, &key(7)));
+    assert_ne!(object_hash(&object, &key(7)), object_hash(&object, &key(8)));
+    assert!(BindingKey::new(&[7; 31]).is_none());
+}
+
 #[test]
 fn ruling_a_status_tick_voids_nothing_and_a_changed_spec_does() {
     let object = || {
@@ -113,11 +125,11 @@ fn ruling_a_status_tick_voids_nothing_and_a_changed_spec_does() {
                          "managedFields": [{}], "labels": {"a": "b"}},
         })
     };
-    let first = object_hash(&object());
+    let first = object_hash(&object(), &key(7));
     let changed = |pointer: &str, value: Value| {
         let mut object = object();
         *object.pointer_mut(pointer).expect("a field") = value;
-        object_hash(&object)
+        object_hash(&object, &key(7))
     };
     for (pointer, value) in [
         ("/status/readyReplicas", json!(2)),

@@ -80,7 +80,7 @@ impl Decider {
         }
     }
 
-    /// The windows of the caller that are open now.
+    /// The windows of the caller that are open now: none while the admission policies do not stand (F19).
     ///
     /// # Errors
     /// As [`Decider::decide`].
@@ -90,6 +90,9 @@ impl Decider {
         agent: &Agent,
         now: Timestamp,
     ) -> Result<Vec<OpenWindow>, DecideError> {
+        if self.live.breach().is_some() {
+            return Ok(Vec::new());
+        }
         let outsiders = self.outsiders()?;
         let facts = ReviewFacts { now, outsiders: &outsiders };
         let grants = self.grants.of(&caller.key);

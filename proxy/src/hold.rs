@@ -99,6 +99,9 @@ pub enum HoldError {
     /// It cannot be bound to an object.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The admission policies around approvals do not stand (F19).
+    #[error("approvals count for nothing: {0}")]
+    Breached(Arc<str>),
     /// Grants cannot be read or written.
     #[error("the grants cannot be reached: {0}")]
     Unavailable(String),
@@ -114,6 +117,11 @@ impl HoldError {
                 Reason::ServiceUnavailable,
                 "sallyport/ServiceUnavailable: approvals cannot be read or written at the moment. Nothing was done.",
             ),
+            HoldError::Breached(breach) => refuse::Refusal::new(
+                Reason::ServiceUnavailable,
+                format!("sallyport/ServiceUnavailable: approvals are switched off: {breach}. Nothing was done; the grant was not used."),
+            )
+            .next("ask an administrator to put Sallyport's admission policies back, then run the same command again"),
             HoldError::Bind(error) => error.refusal(action),
         };
         said.about(action)
@@ -226,9 +234,12 @@ impl Hold {
         }
     }
 
-    async fn bind(&self, held: Held<'_>) -> Result<Bound, BindError> {
+    async fn bind(&self, held: Held<'_>) -> Result<Bound, HoldError> {
+        let key = self.live.binding_key();
+        let key = key.ok_or_else(|| HoldError::Unavailable("no binding key was received yet".to_owned()))?;
         let as_agent = impersonation(&held.caller.agent, held.session);
-        bind::bind(&self.upstream, held.request, &held.caller.key.to_string(), &as_agent, held.id).await
+        let agent = held.caller.key.to_string();
+        Ok(bind::bind(&self.upstream, held.request, &agent, &as_agent, held.id, &key).await?)
     }
 
     fn standing(&self, found: Option<&AccessGrant>, terms: &Terms) -> Result<Option<Standing>, DecideError> {
@@ -277,6 +288,9 @@ impl Hold {
         bound: Bound,
         grant: &AccessGrant,
     ) -> Result<Option<Released>, HoldError> {
+        if let Some(breach) = self.live.breach() {
+            return Err(HoldError::Breached(breach));
+        }
         let decision = self.decider.decide(held.caller, held.action, Timestamp::now())?;
         let Some(terms) = decision.terms() else { return Ok(None) };
         if !matches!(self.standing(Some(grant), terms)?, Some(Standing::Approved { .. })) {

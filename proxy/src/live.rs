@@ -1,20 +1,24 @@
 //! What the API server says now: the bundle in force, the kill switch, the certificate. Everything else reads it.
+mod binding_key;
 mod certificate;
 mod identities;
 mod lease;
 mod probe;
 mod shards;
+mod wall;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use parsing::digest::BindingKey;
 use policy::bundle::Bundle;
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+pub use binding_key::follow as follow_binding_key;
 pub use certificate::Certificate;
 pub use certificate::follow as follow_certificate;
 pub use identities::follow as follow_identities;
@@ -22,6 +26,7 @@ pub use identities::{AgentKey, Identities, Identity};
 pub use lease::renew as renew_lease;
 pub use probe::follow as probe_targets;
 pub use shards::follow as follow_shards;
+pub use wall::follow as follow_wall;
 
 /// A proxy that cannot see the API server keeps its bundle this long, then refuses all (F21).
 const BLIND_AT_MOST: Duration = Duration::from_secs(600);
@@ -36,6 +41,8 @@ struct Inner {
     bundle: ArcSwapOption<Bundle>,
     identities: ArcSwapOption<Identities>,
     certificate: Arc<Certificate>,
+    binding_key: ArcSwapOption<BindingKey>,
+    breach: ArcSwapOption<Arc<str>>,
     seen: ArcSwap<Instant>,
     recorder_fails: AtomicBool,
     changes: watch::Sender<u64>,
@@ -73,6 +80,8 @@ impl Live {
             bundle: ArcSwapOption::empty(),
             identities: ArcSwapOption::empty(),
             certificate: Arc::default(),
+            binding_key: ArcSwapOption::empty(),
+            breach: ArcSwapOption::from_pointee(Arc::<str>::from("the admission policies were not seen yet")),
             seen: ArcSwap::from_pointee(Instant::now()),
             recorder_fails: AtomicBool::new(false),
             changes: watch::Sender::new(0),
@@ -119,6 +128,27 @@ impl Live {
     /// The serving certificate.
     pub fn certificate(&self) -> Arc<Certificate> {
         Arc::clone(&self.inner.certificate)
+    }
+
+    /// The key that approvals are bound with.
+    pub fn binding_key(&self) -> Option<Arc<BindingKey>> {
+        self.inner.binding_key.load_full()
+    }
+
+    /// Puts a key in force.
+    pub fn binding_key_is(&self, key: BindingKey) {
+        self.inner.binding_key.store(Some(Arc::new(key)));
+    }
+
+    /// What is wrong with the admission policies around approvals; while something is, no approval counts (F19).
+    pub fn breach(&self) -> Option<Arc<str>> {
+        self.inner.breach.load().as_deref().cloned()
+    }
+
+    /// Notes what is wrong with the admission policies, if anything is.
+    pub fn breach_is(&self, breach: Option<Arc<str>>) {
+        self.inner.breach.store(breach.map(Arc::new));
+        self.changed();
     }
 
     /// Tells of every change of bundle, identities or grants; the number only grows.
@@ -200,6 +230,35 @@ mod tests {
         assert_eq!(live.standing(&key, "2"), Standing::Gone, "another object of the same name");
         live.identities_are(Identities::from([(key.clone(), identity("1", true))]));
         assert_eq!(live.standing(&key, "1"), Standing::Suspended);
+    }
+
+    fn in_force() -> Live {
+        let shard = policy::shard::Shard { format_version: 1, identity: None, policies: Vec::new() };
+        let text = shard.encode().expect("encodes");
+        let texts = [(policy::shard::GUARDRAILS_NAME.to_owned(), text)].into();
+        let live = Live::new();
+        live.bundle_is(Bundle::load(&texts, None).expect("loads"));
+        live
+    }
+
+    #[test]
+    fn without_the_identities_nothing_is_decided() {
+        let live = in_force();
+        assert_eq!(live.bundle().err(), Some(NotLive::NoIdentities));
+        live.identities_are(Identities::new());
+        assert!(live.bundle().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn f21_a_blind_proxy_keeps_its_bundle_ten_minutes_and_then_refuses_all() {
+        let live = in_force();
+        live.identities_are(Identities::new());
+        tokio::time::advance(Duration::from_secs(599)).await;
+        assert!(live.bundle().is_ok());
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(live.bundle().err(), Some(NotLive::Blind));
+        live.api_server_seen();
+        assert!(live.bundle().is_ok());
     }
 
     #[test]

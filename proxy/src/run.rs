@@ -118,10 +118,14 @@ fn gate(
 fn ground(config: &Config, client: &kube::Client, gate: &Arc<Gate>) -> Vec<BoxFuture<'static, ()>> {
     let (live, namespace) = (gate.live.clone(), config.namespace.clone());
     let certificate = live::follow_certificate(client.clone(), namespace.clone(), live.certificate());
+    let binding_key = live::follow_binding_key(client.clone(), namespace.clone(), live.clone());
+    let wall = live::follow_wall(client.clone(), namespace.clone(), live.clone());
     let shards = live::follow_shards(client.clone(), namespace, live.clone(), gate.telemetry.clone());
     let discovery = Arc::clone(gate);
     vec![
         Box::pin(certificate),
+        Box::pin(binding_key),
+        Box::pin(wall),
         Box::pin(shards),
         Box::pin(live::follow_identities(client.clone(), live.clone())),
         Box::pin(live::probe_targets(client.clone(), Arc::clone(&gate.upstream), live.clone())),
@@ -130,6 +134,7 @@ fn ground(config: &Config, client: &kube::Client, gate: &Arc<Gate>) -> Vec<BoxFu
         Box::pin(watch_streams(Arc::clone(gate))),
         Box::pin(watch_recorder(Arc::clone(gate))),
         Box::pin(watch_sessions(Arc::clone(gate))),
+        Box::pin(watch_grants(Arc::clone(gate))),
     ]
 }
 
@@ -145,6 +150,24 @@ async fn watch_recorder(gate: Arc<Gate>) {
         gate.live.recorder_fails(!gate.recorder.is_healthy());
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
+}
+
+/// How many grants of each agent wait for a review, as the operator has it.
+async fn watch_grants(gate: Arc<Gate>) {
+    loop {
+        let bundle = gate.live.latest_bundle();
+        for agent in bundle.iter().flat_map(|bundle| bundle.agents()) {
+            let grants = gate.grants.of(&AgentKey::new(agent.namespace(), agent.name()));
+            let waiting = grants.iter().filter(|grant| waits(grant)).count();
+            gate.telemetry.pending_grants(&agent.full_name(), waiting);
+        }
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+}
+
+fn waits(grant: &crds::AccessGrant) -> bool {
+    let conditions = grant.status.iter().flat_map(|status| &status.conditions);
+    !conditions.into_iter().any(|one| one.r#type == "Decided" && one.status == crds::ConditionStatus::True)
 }
 
 /// A session ends when its agent is suspended, and when its window closes.

@@ -63,6 +63,7 @@ pub async fn keep(client: &Client, config: &Config, now: Timestamp) -> Result<Ke
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &config.namespace);
     let authority = keep_authority(&secrets, now).await?;
     publish_authority(client, &config.namespace, authority.certificate()).await?;
+    keep_binding_key(&secrets).await?;
     let proxy_names = config.serving_names(crds::names::PROXY_SERVICE);
     let proxy = keep_serving(&secrets, crds::names::PROXY_TLS_SECRET, &authority, &proxy_names, now).await?;
     let webhook_names = config.serving_names(crds::names::WEBHOOK_SERVICE);
@@ -128,6 +129,27 @@ async fn keep_serving(
         if write(secrets, name, &secret).await? {
             tracing::info!(secret = name, "serving certificate written");
             return Ok(pair);
+        }
+    }
+    Err(KeepError::Contended(name.to_owned()))
+}
+
+/// The random key that the proxies bind approvals with. One that is there is never replaced: that would void every
+/// approval that waits.
+async fn keep_binding_key(secrets: &Api<Secret>) -> Result<(), KeepError> {
+    let name = crds::names::BINDING_KEY_SECRET;
+    for _ in 0..ATTEMPTS {
+        if secrets.get_opt(name).await.map_err(|source| kube_error(name, source))?.is_some() {
+            return Ok(());
+        }
+        let mut key = [0; 32];
+        aws_lc_rs::rand::fill(&mut key)
+            .map_err(|_| mint_error(name, MintError::Read("no random bytes".to_owned())))?;
+        let data = BTreeMap::from([(crds::names::BINDING_KEY.to_owned(), ByteString(key.to_vec()))]);
+        let secret = Secret { metadata: metadata(name), data: Some(data), ..Secret::default() };
+        if write(secrets, name, &secret).await? {
+            tracing::info!(secret = name, "binding key written");
+            return Ok(());
         }
     }
     Err(KeepError::Contended(name.to_owned()))

@@ -2,7 +2,7 @@
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
 use http_body_util::{BodyExt, Limited};
-use parsing::digest::{fingerprint, object_hash};
+use parsing::digest::{BindingKey, fingerprint, object_hash};
 use parsing::request::Request;
 use parsing::target::Path;
 use policy::action::{Action, Verb};
@@ -99,10 +99,11 @@ pub async fn bind(
     agent: &str,
     as_agent: &Impersonation,
     id: &RequestId,
+    key: &BindingKey,
 ) -> Result<Bound, BindError> {
     let object = match object_path(request)? {
         None => None,
-        Some(path) => Some(read(upstream, path, as_agent, id).await?),
+        Some(path) => Some(read(upstream, path, as_agent, id, key).await?),
     };
     let uid = object.as_ref().map(|object| object.uid.as_str());
     let hash = object.as_ref().map(|object| object.hash.as_str());
@@ -130,6 +131,7 @@ async fn read(
     path: String,
     as_agent: &Impersonation,
     id: &RequestId,
+    key: &BindingKey,
 ) -> Result<Object, BindError> {
     let path_and_query =
         PathAndQuery::try_from(path).map_err(|error| BindError::Unavailable(error.to_string()))?;
@@ -159,7 +161,7 @@ async fn read(
         (Some(uid), Some(version)) => Ok(Object {
             uid: uid.to_owned(),
             resource_version: version.to_owned(),
-            hash: object_hash(&object),
+            hash: object_hash(&object, key),
         }),
         _ => Err(BindError::Unavailable("the answer is no object".to_owned())),
     }
