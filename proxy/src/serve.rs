@@ -1,38 +1,36 @@
 //! One request, from accept to record.
 mod note;
+mod oracle;
 mod outcome;
 mod pass;
 mod still;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use bytes::Bytes;
 use futures::FutureExt;
-use http::{HeaderMap, Method, Request, Response};
-use http_body_util::{BodyExt, Limited};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
 use hyper::body::Incoming;
 use jiff::Timestamp;
-use parsing::discovery::Discovery;
-use parsing::request::{Head, Request as Asked};
-use parsing::{body::MAX_BODY, header, request, target};
+use parsing::header;
+use parsing::request::Request as Asked;
 use policy::action::{Action, Verb};
 use policy::decision::Verdict;
 use policy::evaluate::{Facts, GrantAct, own_grants};
 use policy::explain;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::Session as Connection;
 use crate::answer::Question;
 use crate::authenticate::{Authenticator, Caller};
 use crate::decide::Decider;
-use crate::discovery::{DiscoveryCache, DiscoveryError};
+use crate::discovery::DiscoveryCache;
 use crate::hold::{Grants, Hold};
 use crate::limits::Limits;
 use crate::live::Live;
 use crate::mask::Masks;
+use crate::parse::parse;
 use crate::record::{Ended, Recorder, Session, Unavailable};
 use crate::refuse::{Body, Reason, Refusal};
 use crate::request_id::RequestId;
@@ -43,8 +41,6 @@ use note::Known;
 use pass::Pass;
 
 pub use still::Asker;
-
-const READ_BODY: Duration = Duration::from_secs(30);
 
 /// Everything that a request needs on its way.
 pub struct Gate {
@@ -129,7 +125,14 @@ impl Climb {
         };
         match self.climb(&climber, &head, body, &mut known).await {
             Ok(response) => response,
-            Err(refusal) => self.refused(&climber, &known, &refusal).await,
+            Err(refusal) => {
+                let mut answer = self.refused(&climber, &known, &refusal).await;
+                if head.version == Version::HTTP_11 && header::check(head.version, &head.headers).is_err() {
+                    // Bytes that follow such a head are nobody's request (B126).
+                    answer.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                answer
+            }
         }
     }
 
@@ -168,14 +171,18 @@ impl Climb {
         let gate = &*self.gate;
         gate.authenticator.admit(&climber.caller, &gate.live).map_err(|error| error.refusal())?;
         header::check(head.version, &head.headers).map_err(parsing::Refusal::from)?;
-        let (asked, discovery) = self.parse(head, body).await?;
+        let started = Instant::now();
+        let (asked, discovery) = parse(head, body, &gate.discovery).await.map_err(|error| error.refusal())?;
+        gate.telemetry.stage(Stage::Parse, started.elapsed());
         let action = Arc::new(asked.action.clone());
         known.action = Some(Arc::clone(&action));
         if let Some(act) = self.own_grants(&climber.caller, &action)? {
             let pass = Pass { climb: self, climber, known, action: &action, discovery: &discovery };
             return pass.own(&asked, act).await;
         }
+        let started = Instant::now();
         let decided = gate.decider.decide(&climber.caller, &action, Timestamp::now());
+        gate.telemetry.stage(Stage::Decide, started.elapsed());
         let decision = decided.map_err(|error| error.refusal())?;
         if let Some(question) = Question::of(&asked).filter(|_| *decision.verdict() != Verdict::Suspended) {
             let pass = Pass { climb: self, climber, known, action: &action, discovery: &discovery };
@@ -189,32 +196,12 @@ impl Climb {
             return Err(explain::stream_denied(&action).into());
         }
         refuse_damage(&asked)?;
+        oracle::refuse(&asked, &decision)?;
         let pass = Pass { climb: self, climber, known, action: &action, discovery: &discovery };
         match decision.terms() {
             Some(_) => pass.held(&asked, decision).await,
             None => pass.at_once(asked, decision).await,
         }
-    }
-
-    async fn parse(
-        &self,
-        head: &http::request::Parts,
-        body: Incoming,
-    ) -> Result<(Asked, Arc<Discovery>), Refusal> {
-        let cache = &self.gate.discovery;
-        let raw = target::raw(&head.uri, head.version).map_err(parsing::Refusal::from)?;
-        let asked_at = tokio::time::Instant::now();
-        let mut discovery = cache.current().await.map_err(|error| unknown_target(&error))?;
-        let read = |discovery: &Discovery| -> Result<Head, parsing::Refusal> {
-            request::read(head.version, head.method.as_str(), raw.as_bytes(), &head.headers, discovery)
-        };
-        let mut read_head = read(&discovery);
-        if read_head.as_ref().is_err_and(|refusal| refusal.rule == "P11") {
-            discovery = cache.newer_than(asked_at).await.map_err(|error| unknown_target(&error))?;
-            read_head = read(&discovery);
-        }
-        let bytes = whole(body).await?;
-        Ok((read_head?.with_body(&bytes)?, discovery))
     }
 
     fn own_grants(&self, caller: &Caller, action: &Action) -> Result<Option<GrantAct>, Refusal> {
@@ -263,28 +250,4 @@ fn unrecorded(error: &Unavailable) -> Refusal {
         Reason::RecordingUnavailable,
         "sallyport/RecordingUnavailable: the request cannot be recorded, so it was not sent. Nothing was done.",
     )
-}
-
-fn unknown_target(error: &DiscoveryError) -> Refusal {
-    tracing::warn!(%error, "the target's discovery is not known");
-    Refusal::new(
-        Reason::ServiceUnavailable,
-        "sallyport/ServiceUnavailable: the gate does not know what the API server serves.",
-    )
-}
-
-/// The whole body, within a size and a time (F10, F11).
-async fn whole(body: Incoming) -> Result<Bytes, Refusal> {
-    let slow = |_| {
-        Refusal::new(Reason::BadRequest, "sallyport/BadRequest: the body did not arrive in time (rule F10)")
-    };
-    match timeout(READ_BODY, Limited::new(body, MAX_BODY + 1).collect()).await.map_err(slow)? {
-        Ok(read) => Ok(read.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            Err(parsing::Refusal::from(parsing::body::BodyError::TooLarge).into())
-        }
-        Err(_) => {
-            Err(Refusal::new(Reason::BadRequest, "sallyport/BadRequest: the body broke off (rule F11)"))
-        }
-    }
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame};
 use jiff::Timestamp;
 use policy::action::Action;
-use policy::decision::Authority;
+use policy::decision::{Authority, Obligations};
 use serde_json::json;
 use thiserror::Error;
 use tokio::sync::Notify;
@@ -49,6 +49,8 @@ pub struct Open {
     pub action: Arc<Action>,
     /// Why it may; none for the agent's own grants.
     pub authority: Option<Authority>,
+    /// What its answer owes; none for the agent's own grants.
+    pub owes: Option<Obligations>,
     /// It is the agent's own grants.
     pub own_grants: bool,
     /// Its request.

@@ -7,7 +7,7 @@ use parsing::body::Body as AskedBody;
 use parsing::discovery::Discovery;
 use parsing::request::Request as Asked;
 use policy::action::{Action, Verb};
-use policy::decision::{Authority, Decision, Verdict};
+use policy::decision::{Authority, Decision, Obligations, Verdict};
 use policy::evaluate::GrantAct;
 use policy::explain;
 use policy::mask::MaskRule;
@@ -42,6 +42,7 @@ struct Sent {
     pending: Pending,
     place: Option<StreamPlace>,
     authority: Option<Authority>,
+    owes: Option<Obligations>,
     warnings: Vec<String>,
 }
 
@@ -55,9 +56,13 @@ impl Pass<'_> {
         let place = self.place(&asked)?;
         let authority = permit.authority().clone();
         let pending = self.intent(&asked, Some(&decision), note::grant(&authority)).await?;
+        if let Err(refusal) = self.still_stands(&decision) {
+            return Ok(self.failed(pending, Disposition::Refused, refusal));
+        }
+        let owes = Some(decision.obligations().clone());
         let warnings = [explain::narrowed(&decision), explain::window_closes(&authority, Timestamp::now())];
         let warnings = warnings.into_iter().flatten().collect();
-        let sent = Sent { asked, prepared, pending, place, authority: Some(authority), warnings };
+        let sent = Sent { asked, prepared, pending, place, authority: Some(authority), owes, warnings };
         let answer = self.forward(permit, &sent.asked, &sent.prepared).await;
         Ok(self.finish(sent, answer).await)
     }
@@ -84,9 +89,13 @@ impl Pass<'_> {
         let authority = permit.authority().clone();
         let pending =
             self.intent(&released.request, Some(&released.decision), released.grant.clone()).await?;
+        if let Err(refusal) = self.still_stands(&released.decision) {
+            return Ok(self.failed(pending, Disposition::Refused, refusal));
+        }
+        let owes = Some(released.decision.obligations().clone());
         let warnings = explain::approved(&authority).into_iter().collect();
         let asked = released.request.clone();
-        let sent = Sent { asked, prepared, pending, place, authority: Some(authority), warnings };
+        let sent = Sent { asked, prepared, pending, place, authority: Some(authority), owes, warnings };
         let answer = self.forward(permit, &sent.asked, &sent.prepared).await;
         match self.until_unmoved(held, released, answer, &sent).await {
             Ok(answer) => Ok(self.finish(sent, answer).await),
@@ -109,7 +118,7 @@ impl Pass<'_> {
             }
         };
         let asked = asked.clone();
-        let sent = Sent { asked, prepared, pending, place, authority: None, warnings: Vec::new() };
+        let sent = Sent { asked, prepared, pending, place, authority: None, owes: None, warnings: Vec::new() };
         Ok(self.finish(sent, answer).await)
     }
 
@@ -195,6 +204,23 @@ impl Pass<'_> {
         pending.map_err(|error| super::unrecorded(&error))
     }
 
+    /// The rules may have changed while the intent was written (F20): what is sent must be right at this moment.
+    fn still_stands(&self, decision: &Decision) -> Result<(), Refusal> {
+        let decider = &self.climb.gate.decider;
+        let now = decider.decide(&self.climber.caller, self.action, Timestamp::now());
+        let mut now = now.map_err(|error| error.refusal())?;
+        if let Some(refusal) = explain::refuse(&now) {
+            return Err(refusal.into());
+        }
+        let is_approved = matches!(decision.verdict(), Verdict::Allowed(Authority::Approval { .. }));
+        let may_run = now.take_permit().is_some() || (is_approved && now.terms().is_some());
+        if may_run && shows_the_same(now.obligations(), decision.obligations()) {
+            return Ok(());
+        }
+        let why = "sallyport/ServiceUnavailable: the policies changed in this moment. Nothing was sent to the API server.";
+        Err(Refusal::new(Reason::ServiceUnavailable, why).next("run the same command again"))
+    }
+
     async fn forward(
         &self,
         permit: Permit,
@@ -269,6 +295,7 @@ impl Pass<'_> {
                 action: Arc::clone(self.action),
                 own_grants: sent.authority.is_none(),
                 authority: sent.authority,
+                owes: sent.owes,
                 id: self.climb.id.clone(),
             };
             body = gate.streams.open(open, place).guard(body, is_watch);
@@ -315,6 +342,11 @@ impl Pass<'_> {
         }
         refusal.clone()
     }
+}
+
+/// Whether two answers hide the same.
+pub fn shows_the_same(one: &Obligations, other: &Obligations) -> bool {
+    one.masks == other.masks && one.excluded_namespaces == other.excluded_namespaces
 }
 
 /// Whether the answer says that the bound object is another version by now: nothing was done then.

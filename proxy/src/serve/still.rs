@@ -12,6 +12,8 @@ use crate::live::Live;
 use crate::refuse::{Reason, Refusal};
 use crate::streams::{Open, Still};
 
+use super::pass::shows_the_same;
+
 /// Asks about open streams. Cloning shares everything.
 #[derive(Clone)]
 pub struct Asker {
@@ -39,6 +41,11 @@ impl Asker {
 
     fn permitted(&self, open: &Open, now: Timestamp) -> Result<Option<Timestamp>, Box<Refusal>> {
         let mut decision = self.decider.decide(&open.caller, &open.action, now).map_err(not_decided)?;
+        if open.owes.as_ref().is_some_and(|owed| !shows_the_same(owed, decision.obligations()))
+            && explain::refuse(&decision).is_none()
+        {
+            return Err(Box::new(hides_otherwise()));
+        }
         if let Some(permit) = decision.take_permit() {
             return Ok(permit.expires());
         }
@@ -74,6 +81,12 @@ impl Asker {
             ))),
         }
     }
+}
+
+/// What the stream shows is masked and narrowed as it was when it began.
+fn hides_otherwise() -> Refusal {
+    let why = "sallyport/StreamDenied: the policies in force now hide more or less of what this stream shows.";
+    Refusal::new(Reason::StreamDenied, why).next("run the command again")
 }
 
 fn refused(decision: &policy::decision::Decision) -> Box<Refusal> {

@@ -1,0 +1,119 @@
+//! What would tell a masked value without showing it: copies, tests, guesses and selectors (B50 to B54).
+use parsing::body::Body;
+use parsing::request::Request as Asked;
+use policy::action::{Action, Verb};
+use policy::decision::Decision;
+use policy::explain;
+use policy::mask::Step;
+use serde_json::Value;
+
+use crate::refuse::Refusal;
+
+/// Fields that hold other fields' values once more, in every kind (B20, B21).
+const COPIES: [&[&str]; 2] = [
+    &["metadata", "annotations", "kubectl.kubernetes.io/last-applied-configuration"],
+    &["metadata", "managedFields"],
+];
+
+/// Refuses what would tell a masked value by its effect: a JSON patch that reads it, a selector on it, and a change of
+/// it, which tells by what does not change whether it was the stored one. A human may let a change pass, nothing else.
+pub fn refuse(asked: &Asked, decision: &Decision) -> Result<(), Refusal> {
+    let masks = &decision.obligations().masks;
+    let paths: Vec<&[Step]> = masks.iter().flat_map(|mask| &mask.paths).map(|path| path.steps()).collect();
+    let Action::Resource(action) = &asked.action else { return Ok(()) };
+    if paths.is_empty() {
+        return Ok(());
+    }
+    let no = |what: &str, next: &str| Err(explain::not_supported(&asked.action, what, next).into());
+    if selects(asked, &paths) {
+        return no("a selector on a field that is masked", "select by name, or by labels that you can read");
+    }
+    if let Body::JsonPatch(operations) = &asked.body
+        && operations.iter().any(|operation| reads(operation, &paths))
+    {
+        return no(
+            "a JSON patch that tests, copies or moves a field that is masked",
+            "leave the masked field out of the patch",
+        );
+    }
+    let is_change = matches!(action.verb, Verb::Update | Verb::Patch);
+    if is_change && decision.terms().is_none() && writes(&asked.body, &paths) {
+        return no(
+            "changing a masked field without an approval",
+            "leave the field out of the change, or ask a person to make it",
+        );
+    }
+    Ok(())
+}
+
+fn selects(asked: &Asked, paths: &[&[Step]]) -> bool {
+    let by_field = asked.query.fields().is_some_and(|selector| {
+        selector.terms().any(|term| meets_any(&term.path.split('.').collect::<Vec<_>>(), paths))
+    });
+    by_field
+        || asked.query.labels().is_some_and(|selector| {
+            selector.terms().any(|term| meets_any(&["metadata", "labels", &term.key], paths))
+        })
+}
+
+/// Whether the operation's outcome depends on a masked value, or carries it elsewhere.
+fn reads(operation: &Value, paths: &[&[Step]]) -> bool {
+    let read = match operation["op"].as_str() {
+        Some("test") => &operation["path"],
+        Some("copy" | "move") => &operation["from"],
+        _ => return false,
+    };
+    let pointer = tokens(read);
+    let pointer: Vec<&str> = pointer.iter().map(String::as_str).collect();
+    meets_any(&pointer, paths)
+        || COPIES.iter().any(|copy| pointer.iter().zip(*copy).all(|(one, other)| one == other))
+}
+
+fn writes(body: &Body, paths: &[&[Step]]) -> bool {
+    match body {
+        Body::Object(value) | Body::Merge(value) | Body::Strategic(value) | Body::Apply(value) => {
+            paths.iter().any(|path| holds(value, path))
+        }
+        Body::JsonPatch(operations) => operations.iter().any(|operation| {
+            let pointer = tokens(&operation["path"]);
+            let is_move = matches!(operation["op"].as_str(), Some("copy" | "move"));
+            operation["op"] != "remove" && paths.iter().any(|path| puts(&pointer, operation, is_move, path))
+        }),
+        Body::Empty | Body::Delete(_) | Body::Review(_) => false,
+    }
+}
+
+/// Whether a JSON patch's operation puts a value at, under or above the path; above it only one that holds the rest.
+fn puts(pointer: &[String], operation: &Value, is_move: bool, path: &[Step]) -> bool {
+    let pointer: Vec<&str> = pointer.iter().map(String::as_str).collect();
+    meets(&pointer, path)
+        && (is_move || path.get(pointer.len()..).is_none_or(|rest| holds(&operation["value"], rest)))
+}
+
+fn tokens(pointer: &Value) -> Vec<String> {
+    let text = pointer.as_str().unwrap_or_default();
+    text.split('/').skip(1).map(|token| token.replace("~1", "/").replace("~0", "~")).collect()
+}
+
+fn meets_any(pointer: &[&str], paths: &[&[Step]]) -> bool {
+    paths.iter().any(|path| meets(pointer, path))
+}
+
+/// Whether a place is at, under or above a masked one.
+fn meets(pointer: &[&str], path: &[Step]) -> bool {
+    pointer.iter().zip(path).all(|(token, step)| match step {
+        Step::Key(key) => **key == **token,
+        Step::AnyKey | Step::AnyItem => true,
+    })
+}
+
+/// Whether there is a value other than null at the path.
+fn holds(value: &Value, path: &[Step]) -> bool {
+    let Some((step, rest)) = path.split_first() else { return !value.is_null() };
+    match (step, value) {
+        (Step::Key(key), Value::Object(map)) => map.get(&**key).is_some_and(|inner| holds(inner, rest)),
+        (Step::AnyKey, Value::Object(map)) => map.values().any(|inner| holds(inner, rest)),
+        (Step::AnyItem, Value::Array(items)) => items.iter().any(|inner| holds(inner, rest)),
+        (Step::Key(_) | Step::AnyKey | Step::AnyItem, _) => false,
+    }
+}
