@@ -50,6 +50,8 @@ async fn vault(name: &str) -> anyhow::Result<(Gate, Agent, String)> {
     let user = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": agent.username()});
     let env = json!([{"name": "TOKEN", "value": CANARY}]);
     let template = json!({"containers": [{"name": "c", "image": "x", "env": env}]});
+    let mut job = template.clone();
+    job["restartPolicy"] = json!("Never");
     let labels = json!({"app": "web"});
     let objects = json!([
         {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": namespace},
@@ -57,12 +59,12 @@ async fn vault(name: &str) -> anyhow::Result<(Gate, Agent, String)> {
         {"apiVersion": "sallyport.dev/v1alpha1", "kind": "AccessPolicy", "metadata": {"name": namespace}, "spec": {
             "agents": [{"namespace": namespace}],
             "rules": [{"name": "all", "effect": "Allow", "match": [
-                {"apiGroups": ["", "apps"], "verbs": ["*"],
-                 "resources": ["secrets", "configmaps", "pods", "pods/status", "events", "deployments", "deployments/status", "deployments/scale", "replicasets"]}]}],
+                {"apiGroups": ["", "apps", "batch"], "verbs": ["*"],
+                 "resources": ["secrets", "configmaps", "pods", "pods/status", "events", "deployments", "deployments/status", "deployments/scale", "replicasets", "jobs"]}]}],
             "masking": [
                 {"name": "pod-env", "type": "Fields", "fields": {"paths": [
                     ".spec.containers[*].env[*].value", ".spec.template.spec.containers[*].env[*].value"]},
-                 "match": [{"apiGroups": ["", "apps"], "resources": ["pods", "deployments", "replicasets"], "verbs": ["*"]}]},
+                 "match": [{"apiGroups": ["", "apps", "batch"], "resources": ["pods", "deployments", "replicasets", "jobs"], "verbs": ["*"]}]},
                 {"name": "config", "type": "Fields", "fields": {"paths": [".data.*", ".binaryData.*"]},
                  "match": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}]},
             ]}},
@@ -71,6 +73,8 @@ async fn vault(name: &str) -> anyhow::Result<(Gate, Agent, String)> {
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "flags", "namespace": namespace},
          "data": {"token": CANARY}, "binaryData": {"blob": encode(CANARY.as_bytes())}},
         {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "one", "namespace": namespace, "labels": labels}, "spec": template},
+        {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "once", "namespace": namespace},
+         "spec": {"suspend": true, "template": {"spec": job}}},
         {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": namespace}, "spec": {
             "replicas": 0, "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": template}}},
     ]);
@@ -82,7 +86,7 @@ async fn vault(name: &str) -> anyhow::Result<(Gate, Agent, String)> {
     Ok((gate, agent, namespace))
 }
 
-const COMMANDS: [&[&str]; 27] = [
+const COMMANDS: [&[&str]; 29] = [
     &["get", "secret", "db"],
     &["get", "secret", "db", "-o", "json"],
     &["get", "secret", "db", "-o", "yaml", "--show-managed-fields"],
@@ -107,7 +111,9 @@ const COMMANDS: [&[&str]; 27] = [
     &["get", "pods", "--sort-by=.metadata.name", "-v=9"],
     &["describe", "pod", "one"],
     &["get", "deployment", "web", "-o", "yaml"],
+    &["get", "deployment", "web", "--subresource=scale", "-o", "yaml"],
     &["describe", "deployment", "web"],
+    &["get", "jobs", "-o", "json"],
     &["set", "env", "deployment/web", "--list"],
     &["get", "secrets,configmaps,pods,deployments", "-o", "yaml"],
 ];
@@ -279,19 +285,34 @@ async fn b40_b43_writes_answer_masked_or_not_at_all() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn b44_a_rejected_change_quotes_no_stored_value() -> anyhow::Result<()> {
-    let (_, agent, namespace) = vault("rejected").await?;
+    let (gate, agent, namespace) = vault("rejected").await?;
+    let patch = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "command": ["y"]}]}}}})
+        .to_string();
+    let direct = gate.plane().kubectl(&["patch", "job", "once", "-n", &namespace, "-p", &patch])?;
+    assert!(direct.stderr.contains(CANARY), "without the gate the error quotes it: {direct:?}");
     let strategic = [("Content-Type", "application/strategic-merge-patch+json")];
-    let pod = format!("/api/v1/namespaces/{namespace}/pods/one");
-    let patch =
-        json!({"spec": {"containers": [{"name": "c", "env": [{"name": "TOKEN", "value": "other"}]}]}});
-    let answer = agent.send(0, "PATCH", &pod, &strategic, patch.to_string().as_bytes()).await?;
-    assert_eq!(answer.code, 422, "{}", answer.text());
-    assert_clean("an immutable field", &answer.body);
-    let said = answer.json()?;
-    assert_eq!(
-        (&said["reason"], &said["details"]["causes"][0]["field"]),
-        (&json!("Invalid"), &json!("spec"))
-    );
+    let job = format!("/apis/batch/v1/namespaces/{namespace}/jobs/once");
+    for query in ["", "?dryRun=All"] {
+        let answer = agent.send(0, "PATCH", &format!("{job}{query}"), &strategic, patch.as_bytes()).await?;
+        assert_eq!(answer.code, 422, "{}", answer.text());
+        assert_clean("an immutable field", &answer.body);
+        let said = answer.json()?;
+        assert_eq!(said["reason"], "Invalid", "{said}");
+        assert_eq!(said["details"]["causes"][0]["field"], "spec.template", "{said}");
+    }
+    for (version, proxy) in VERSIONS {
+        let out = agent.kubectl_with(
+            version,
+            proxy,
+            &["patch", "job", "once", "-n", &namespace, "-p", &patch],
+            "",
+        )?;
+        assert_clean("kubectl patch", format!("{}{}", out.stdout, out.stderr).as_bytes());
+        assert!(
+            out.stderr.contains("withheld by sallyport") && out.stderr.contains("spec.template"),
+            "{out:?}"
+        );
+    }
     Ok(())
 }
 
