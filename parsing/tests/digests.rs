@@ -110,7 +110,8 @@ fn key(byte: u8) -> BindingKey {
 
 #[test]
 fn b57_the_objects_hash_tells_nothing_without_the_key() {
-    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "data": {"pin": "1234"}});
+    let object =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "data": {"pin": "1234"}});
     assert_eq!(object_hash(&object, &key(7)), object_hash(&object, &key(7)));
     assert_ne!(object_hash(&object, &key(7)), object_hash(&object, &key(8)));
     assert!(BindingKey::new(&[7; 31]).is_none());
