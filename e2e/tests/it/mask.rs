@@ -298,7 +298,8 @@ async fn b44_a_rejected_change_quotes_no_stored_value() -> anyhow::Result<()> {
         assert_clean("an immutable field", &answer.body);
         let said = answer.json()?;
         assert_eq!(said["reason"], "Invalid", "{said}");
-        assert_eq!(said["details"]["causes"][0]["field"], "spec.template", "{said}");
+        let field = said["details"]["causes"][0]["field"].as_str().unwrap_or_default();
+        assert!(field.starts_with("spec.template"), "{said}");
     }
     for (version, proxy) in VERSIONS {
         let out = agent.kubectl_with(

@@ -22,6 +22,8 @@ const MOST_CAUSES: usize = 64;
 const READ: Duration = Duration::from_secs(10);
 
 const WITHHELD: &str = "withheld by sallyport: it may quote values that are masked";
+const REFUSED: &str = "the API server refused the change. Its words are withheld by sallyport, for they may quote values that are \
+                       masked; details.causes names the fields.";
 
 /// An error as the client reads it.
 pub struct Said {
@@ -83,9 +85,7 @@ fn rebuilt(status: StatusCode, said: &Value, hidden: bool) -> Value {
         false => cut(value.as_str().unwrap_or_default(), LONGEST_TEXT),
     };
     let message = match hidden {
-        true => format!(
-            "the API server refused the change; its words are {WITHHELD}. details.causes names the fields"
-        ),
+        true => REFUSED.to_owned(),
         false => text(&said["message"]),
     };
     let mut body = status_object(status, &word(&said["reason"]), &message);
