@@ -118,7 +118,12 @@ pub struct Masked<T> {
 
 impl Masked<Response<Body>> {
     /// The gate's own answer, in which nothing is the API server's.
-    pub fn made_here(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>, id: &RequestId) -> Self {
+    pub fn made_here(
+        status: StatusCode,
+        media_type: &'static str,
+        body: impl Into<Bytes>,
+        id: &RequestId,
+    ) -> Self {
         let mut response = Response::new(refuse::whole(body));
         *response.status_mut() = status;
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
@@ -307,7 +312,12 @@ impl Prepared {
         }
     }
 
-    fn open<B>(&self, status: StatusCode, headers: &HeaderMap, body: B) -> Result<Masked<Response<Body>>, NotMasked>
+    fn open<B>(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: B,
+    ) -> Result<Masked<Response<Body>>, NotMasked>
     where
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BodyError>,

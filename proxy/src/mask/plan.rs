@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use masking::{
-    Cells, Encoding, Expectation, FieldPath, FieldRule, Form, GroupKind, Masker, PathError, Plans, Segment, Which,
+    Cells, Encoding, Expectation, FieldPath, FieldRule, Form, GroupKind, Masker, PathError, Plans, Segment,
+    Which,
 };
 use parsing::body::Body;
 use parsing::discovery::{Discovery, Kind};
@@ -67,7 +68,9 @@ impl Masks {
     pub fn body(&self, request: &Request, discovery: &Discovery, masks: &[Arc<MaskRule>]) -> Option<String> {
         let Action::Resource(action) = &request.action else { return None };
         let bytes = match &request.body {
-            Body::Object(_) | Body::Merge(_) | Body::Strategic(_) | Body::Apply(_) => request.body.to_bytes()?,
+            Body::Object(_) | Body::Merge(_) | Body::Strategic(_) | Body::Apply(_) => {
+                request.body.to_bytes()?
+            }
             Body::Delete(_) => return String::from_utf8(request.body.to_bytes()?).ok(),
             Body::Empty | Body::JsonPatch(_) | Body::Review(_) => return None,
         };
