@@ -127,8 +127,10 @@ impl Climb {
             Ok(response) => response,
             Err(refusal) => {
                 let mut answer = self.refused(&climber, &known, &refusal).await;
-                if head.version == Version::HTTP_11 && header::check(head.version, &head.headers).is_err() {
-                    // Bytes that follow such a head are nobody's request (B126).
+                let is_unreadable = refusal.reason == Reason::BadRequest
+                    || header::check(head.version, &head.headers).is_err();
+                if is_unreadable && head.version == Version::HTTP_11 {
+                    // Bytes that follow such a request are nobody's (B126).
                     answer.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
                 }
                 answer

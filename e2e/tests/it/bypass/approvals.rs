@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use e2e::{Agent, ControlPlane, Gate, Setup, eventually};
+use e2e::{Agent, ControlPlane, Gate, Setup, Version, eventually, kubectl};
 use serde_json::{Value, json};
 
 use super::super::estate::{Estate, review_as};
@@ -254,6 +254,23 @@ async fn f18_f19_without_the_walls_no_approval_counts() -> anyhow::Result<()> {
         .admin(&["create", "rolebinding", "editor", "--role=editor", "--user=bob@example.com"])?
         .success()?;
     let bob = plane.user_kubeconfig("bob@example.com", None)?;
+    let patch =
+        json!({"spec": {"reviews": [{"decision": "Approved", "reviewer": "bob@example.com"}]}}).to_string();
+    let dry = [
+        "patch",
+        "accessgrant",
+        &grant,
+        "-n",
+        &estate.namespace,
+        "--type=merge",
+        "--dry-run=server",
+        "-p",
+        &patch,
+    ];
+    eventually("the API server to read the admission policy again", Duration::from_secs(20), async || {
+        Ok((kubectl(Version::New, &bob, &dry)?.code != 0).then_some(()))
+    })
+    .await?;
     for (who, reviewer, words) in [
         (&bob, "bob@example.com", "needs the RBAC verb `approve`"),
         (&bob, "alice@example.com", "must carry the name of the user"),
