@@ -21,8 +21,7 @@ use policy::action::Action;
 use policy::approve::{ReviewFacts, Standing, approve, release};
 use policy::decision::Decision;
 use policy::explain::{
-    GrantWords, Refusal, approval_denied, approval_expired, approval_pending, approval_void,
-    too_many_pending,
+    GrantWords, Refusal, approval_denied, approval_expired, approval_pending, approval_void, too_many_pending,
 };
 use policy::grant::{self, Join, join};
 use policy::permit::Permit;
@@ -327,7 +326,9 @@ impl Hold {
                 tracing::info!(id = %held.id, grant = name, %error, "a used grant releases nothing");
                 let words = GrantWords { namespace: &held.caller.key.namespace, name: &name };
                 let why = "It was decided anew while it was being used; it stays used up.";
-                Err(policy::explain::refuse(&decision).unwrap_or_else(|| approval_void(&decision, words, why)).into())
+                Err(policy::explain::refuse(&decision)
+                    .unwrap_or_else(|| approval_void(&decision, words, why))
+                    .into())
             }
         }
     }
@@ -367,7 +368,13 @@ fn unasked(mut decision: Decision, held: Held<'_>, bound: &Bound) -> Result<Rele
         return Err(HoldError::Unavailable("the decision carries no permit".to_owned()));
     };
     let request = with_preconditions(held.request, bound)?;
-    Ok(Released { decision, permit: Some(permit), request, grant: None, fingerprint: bound.fingerprint.clone() })
+    Ok(Released {
+        decision,
+        permit: Some(permit),
+        request,
+        grant: None,
+        fingerprint: bound.fingerprint.clone(),
+    })
 }
 
 fn with_preconditions(request: &Request, bound: &Bound) -> Result<Request, BindError> {

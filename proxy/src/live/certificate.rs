@@ -106,7 +106,9 @@ mod tests {
         certificate.replace_from(&secret(&chain, &key)).expect("fits");
         let before = certificate.current.load_full().expect("in force");
         let half = &other[..other.len() / 2];
-        for (chain, key) in [(&*other, &*key), (&*chain, &*other_key), (half, &*other_key), ("", ""), (&*other, "x")] {
+        for (chain, key) in
+            [(&*other, &*key), (&*chain, &*other_key), (half, &*other_key), ("", ""), (&*other, "x")]
+        {
             assert!(certificate.replace_from(&secret(chain, key)).is_err());
         }
         assert!(certificate.replace_from(&Secret::default()).is_err());

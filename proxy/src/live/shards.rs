@@ -94,7 +94,8 @@ mod tests {
     fn map(text: &str) -> Arc<ConfigMap> {
         let data = Some([(crds::names::SHARD_KEY.to_owned(), text.to_owned())].into());
         let mut map = ConfigMap { data, ..ConfigMap::default() };
-        map.metadata.annotations = Some([(crds::names::ANNOTATION_HASH.to_owned(), Shard::hash(text))].into());
+        map.metadata.annotations =
+            Some([(crds::names::ANNOTATION_HASH.to_owned(), Shard::hash(text))].into());
         Arc::new(map)
     }
 

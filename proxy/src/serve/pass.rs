@@ -118,7 +118,8 @@ impl Pass<'_> {
             }
         };
         let asked = asked.clone();
-        let sent = Sent { asked, prepared, pending, place, authority: None, owes: None, warnings: Vec::new() };
+        let sent =
+            Sent { asked, prepared, pending, place, authority: None, owes: None, warnings: Vec::new() };
         Ok(self.finish(sent, answer).await)
     }
 

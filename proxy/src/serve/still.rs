@@ -85,7 +85,8 @@ impl Asker {
 
 /// What the stream shows is masked and narrowed as it was when it began.
 fn hides_otherwise() -> Refusal {
-    let why = "sallyport/StreamDenied: the policies in force now hide more or less of what this stream shows.";
+    let why =
+        "sallyport/StreamDenied: the policies in force now hide more or less of what this stream shows.";
     Refusal::new(Reason::StreamDenied, why).next("run the command again")
 }
 
