@@ -28,6 +28,7 @@ pub use probe::follow as probe_targets;
 pub use shards::follow as follow_shards;
 pub use wall::follow as follow_wall;
 
+const WALL_UNSEEN: &str = "the admission policies around approvals were not seen yet";
 /// A proxy that cannot see the API server keeps its bundle this long, then refuses all (F21).
 const BLIND_AT_MOST: Duration = Duration::from_secs(600);
 
@@ -43,6 +44,7 @@ struct Inner {
     certificate: Arc<Certificate>,
     binding_key: ArcSwapOption<BindingKey>,
     breach: ArcSwapOption<Arc<str>>,
+    wall_seen: AtomicBool,
     seen: ArcSwap<Instant>,
     recorder_fails: AtomicBool,
     changes: watch::Sender<u64>,
@@ -81,7 +83,8 @@ impl Live {
             identities: ArcSwapOption::empty(),
             certificate: Arc::default(),
             binding_key: ArcSwapOption::empty(),
-            breach: ArcSwapOption::from_pointee(Arc::<str>::from("the admission policies were not seen yet")),
+            breach: ArcSwapOption::from_pointee(Arc::<str>::from(WALL_UNSEEN)),
+            wall_seen: AtomicBool::new(false),
             seen: ArcSwap::from_pointee(Instant::now()),
             recorder_fails: AtomicBool::new(false),
             changes: watch::Sender::new(0),
@@ -148,6 +151,7 @@ impl Live {
     /// Notes what is wrong with the admission policies, if anything is.
     pub fn breach_is(&self, breach: Option<Arc<str>>) {
         self.inner.breach.store(breach.map(Arc::new));
+        self.inner.wall_seen.store(true, Ordering::Relaxed);
         self.changed();
     }
 
@@ -163,6 +167,12 @@ impl Live {
         }
         if self.inner.recorder_fails.load(Ordering::Relaxed) {
             return Some("recordings cannot be written".to_owned());
+        }
+        if self.inner.binding_key.load().is_none() {
+            return Some("the key that approvals are bound with was not received yet".to_owned());
+        }
+        if !self.inner.wall_seen.load(Ordering::Relaxed) {
+            return Some(WALL_UNSEEN.to_owned());
         }
         self.bundle().err().map(|error| error.to_string())
     }

@@ -144,7 +144,8 @@ async fn delete(agent: e2e::Agent, proxy: usize, target: String) -> (u16, String
     match agent.send(proxy, "DELETE", &target, &[], b"").await {
         Ok(answer) => {
             let status: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-            (answer.code, status["reason"].as_str().unwrap_or_default().to_owned())
+            let text = |key: &str| status[key].as_str().unwrap_or_default().to_owned();
+            (answer.code, if answer.code == 401 { text("message") } else { text("reason") })
         }
         Err(_) => (0, "ConnectionLost".to_owned()),
     }

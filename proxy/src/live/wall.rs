@@ -1,4 +1,5 @@
 //! The second wall around approvals: whether its admission policies stand as the chart has them (F19).
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -50,8 +51,12 @@ pub async fn follow(client: Client, namespace: String, live: Live) {
     let mut events = select_all(watches.collect::<Vec<_>>());
     let mut faults: Vec<Option<String>> =
         stones.iter().map(|stone| Some(fault(stone, "was not seen yet"))).collect();
+    let mut unseen: BTreeSet<usize> = (0..stones.len()).collect();
     while let Some((at, event)) = events.next().await {
         let (Some(stone), Some(known)) = (stones.get(at), faults.get_mut(at)) else { continue };
+        if event.is_ok() {
+            unseen.remove(&at);
+        }
         match event {
             Ok(Some(found)) if agrees(&stone.spec, &found.data["spec"]) => *known = None,
             Ok(Some(_)) => *known = Some(fault(stone, "was changed")),
@@ -59,6 +64,9 @@ pub async fn follow(client: Client, namespace: String, live: Live) {
             Err(error) => {
                 tracing::warn!(%error, name = stone.metadata.name, "an admission policy cannot be watched")
             }
+        }
+        if !unseen.is_empty() {
+            continue;
         }
         let first = faults.iter().flatten().next();
         if let Some(fault) = first {
