@@ -31,8 +31,26 @@ pub struct Agent {
     urls: Vec<String>,
 }
 
+impl Gate {
+    /// Makes the ServiceAccount and the AgentIdentity `name` in `namespace` with `labels`, and waits until it is Ready.
+    ///
+    /// # Errors
+    /// When the API server refuses or the identity is not Ready in 90 s.
+    pub async fn agent(&self, namespace: &str, name: &str, labels: &[(&str, &str)]) -> anyhow::Result<Agent> {
+        Agent::create(self, namespace, name, labels).await
+    }
+
+    /// An AgentIdentity that is there already, with a fresh token for its ServiceAccount `account` of the same namespace.
+    ///
+    /// # Errors
+    /// When its kubeconfig is not published in 90 s.
+    pub async fn existing_agent(&self, namespace: &str, name: &str, account: &str) -> anyhow::Result<Agent> {
+        Agent::adopt(self, namespace, name, account).await
+    }
+}
+
 impl Agent {
-    pub(crate) async fn create(
+    async fn create(
         gate: &Gate,
         namespace: &str,
         name: &str,
@@ -57,12 +75,7 @@ impl Agent {
         Self::adopt(gate, namespace, name, name).await
     }
 
-    pub(crate) async fn adopt(
-        gate: &Gate,
-        namespace: &str,
-        name: &str,
-        account: &str,
-    ) -> anyhow::Result<Self> {
+    async fn adopt(gate: &Gate, namespace: &str, name: &str, account: &str) -> anyhow::Result<Self> {
         let plane = gate.plane();
         let maps: Api<ConfigMap> = Api::namespaced(plane.admin().await?, namespace);
         let map = format!("{name}-kubeconfig");

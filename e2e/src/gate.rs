@@ -15,7 +15,6 @@ use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 
-use crate::agent::Agent;
 use crate::control_plane::{ControlPlane, base_env, free_ports};
 use crate::relay::Relay;
 use crate::supervision::{Process, Sign};
@@ -157,22 +156,6 @@ impl Gate {
             Ok(map.and_then(|map| map.data?.remove("ca.crt")))
         })
         .await
-    }
-
-    /// Makes the ServiceAccount and the AgentIdentity `name` in `namespace` with `labels`, and waits until it is Ready.
-    ///
-    /// # Errors
-    /// When the API server refuses or the identity is not Ready in 90 s.
-    pub async fn agent(&self, namespace: &str, name: &str, labels: &[(&str, &str)]) -> anyhow::Result<Agent> {
-        Agent::create(self, namespace, name, labels).await
-    }
-
-    /// An AgentIdentity that is there already, with a fresh token for its ServiceAccount `account` of the same namespace.
-    ///
-    /// # Errors
-    /// When its kubeconfig is not published in 90 s.
-    pub async fn existing_agent(&self, namespace: &str, name: &str, account: &str) -> anyhow::Result<Agent> {
-        Agent::adopt(self, namespace, name, account).await
     }
 }
 

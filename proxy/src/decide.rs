@@ -12,7 +12,7 @@ use policy::reviewers::Outsiders;
 use thiserror::Error;
 
 use crate::authenticate::Caller;
-use crate::hold::Grants;
+use crate::grants::Grants;
 use crate::live::{AgentKey, Live, NotLive, Standing};
 use crate::refuse::{Reason, Refusal};
 

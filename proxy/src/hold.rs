@@ -1,6 +1,5 @@
 //! A decision becomes a permit: at once, or after a human's approval that is used exactly once.
 mod bind;
-mod grants;
 mod own;
 mod wait;
 
@@ -32,17 +31,16 @@ use tokio::time::Instant;
 use crate::authenticate::Caller;
 use crate::decide::{DecideError, Decider};
 use crate::forward::impersonation;
+use crate::grants::{ConsumeError, CreateError, Grants};
 use crate::live::Live;
 use crate::refuse::{self, Reason};
 use crate::request_id::RequestId;
 use crate::upstream::Upstream;
 
 pub use bind::BindError;
-pub use grants::Grants;
 pub use own::{OwnError, serve_own};
 
 use bind::Bound;
-use grants::{ConsumeError, CreateError};
 
 /// kubectl asks twice for some requests: after a hold has run out the same one is answered at once for this long.
 const NOT_AGAIN: Duration = Duration::from_secs(10);

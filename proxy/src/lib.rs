@@ -8,6 +8,7 @@ pub mod config;
 pub mod decide;
 pub mod discovery;
 pub mod forward;
+pub mod grants;
 pub mod hold;
 pub mod limits;
 pub mod live;

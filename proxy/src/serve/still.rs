@@ -7,7 +7,7 @@ use policy::evaluate::{Facts, own_grants};
 use policy::explain;
 
 use crate::decide::{DecideError, Decider};
-use crate::hold::Grants;
+use crate::grants::Grants;
 use crate::live::Live;
 use crate::refuse::{Reason, Refusal};
 use crate::streams::{Open, Still};
