@@ -217,6 +217,10 @@ fn judge(review: &TokenReview, claims: Option<&Claims>) -> Result<Reviewed, Stri
     if accepted && !username.is_empty() && username != "system:anonymous" {
         return Ok(Reviewed { username, expires: claims.and_then(Claims::expires) });
     }
+    tracing::info!(
+        said = status.error.as_deref().unwrap_or_default(),
+        "the API server does not accept a token"
+    );
     Err(rejection(claims, Timestamp::now()))
 }
 
