@@ -126,6 +126,10 @@ impl Refused for TokenError {
     fn code(&self) -> StatusCode {
         StatusCode::UNAUTHORIZED
     }
+
+    fn next(&self) -> Option<&'static str> {
+        Some("send one bearer token; in a pod mount a projected token with audience sallyport")
+    }
 }
 
 /// A bearer token. It never shows itself.

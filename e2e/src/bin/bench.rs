@@ -28,6 +28,7 @@ async fn main() -> anyhow::Result<()> {
     let plane = ControlPlane::start()?;
     let gate = Gate::start(&plane, Setup { proxies: 1, ..Setup::default() })?;
     let agent = scenario::settle(&gate).await?;
+    lift_limit(&plane)?;
     fill(&plane, args.objects)?;
     let direct_token = plane.token(scenario::AGENTS, scenario::CLAUDE_CODE, &[], 3600).await?;
     allow_direct(&plane)?;
@@ -99,6 +100,18 @@ fn head(token: &str, target: &str) -> Vec<u8> {
 
 fn gate_head(agent: &Agent, target: &str) -> anyhow::Result<Vec<u8>> {
     Ok(head(&agent.token()?, target))
+}
+
+/// Lets the agent ask as often as the schema permits, and waits until that is in force.
+fn lift_limit(plane: &ControlPlane) -> anyhow::Result<()> {
+    let object = format!("agentidentity/{}", scenario::CLAUDE_CODE);
+    let limits = json!({"spec": {"limits": {"requestsPerSecond": 10_000}}}).to_string();
+    plane.kubectl(&["patch", &object, "-n", scenario::AGENTS, "--type=merge", "-p", &limits])?.success()?;
+    let programmed = r#"--for=jsonpath={.status.conditions[?(@.type=="Programmed")].observedGeneration}=2"#;
+    for until in [programmed, "--for=condition=Programmed"] {
+        plane.kubectl(&["wait", until, &object, "-n", scenario::AGENTS, "--timeout=30s"])?.success()?;
+    }
+    Ok(())
 }
 
 fn fill(plane: &ControlPlane, objects: usize) -> anyhow::Result<()> {
