@@ -25,7 +25,8 @@ fn main() {
         let (mut masked, mut tree, mut copied) = (Vec::new(), Vec::new(), Vec::new());
         for round in 0..ROUNDS {
             masked.push(timed(|| mask(kind, &list)));
-            copied.push(timed(|| copy(&list)));
+            // One copy is shorter than the kernel's accounting is fine: ten of them.
+            copied.push(timed(|| (0..10).map(|_| copy(&list)).sum()) / 10);
             if round < 3 {
                 tree.push(timed(|| mask_tree(kind, &list)));
             }
