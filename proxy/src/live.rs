@@ -28,6 +28,8 @@ pub use probe::follow as probe_targets;
 pub use shards::follow as follow_shards;
 pub use wall::follow as follow_wall;
 
+/// The longest that a bundle is not reported because an agent of it is not known yet.
+const CATCH_UP: Duration = Duration::from_secs(10);
 const WALL_UNSEEN: &str = "the admission policies around approvals were not seen yet";
 /// A proxy that cannot see the API server keeps its bundle this long, then refuses all (F21).
 const BLIND_AT_MOST: Duration = Duration::from_secs(600);
@@ -45,6 +47,7 @@ struct Inner {
     binding_key: ArcSwapOption<BindingKey>,
     breach: ArcSwapOption<Arc<str>>,
     wall_seen: AtomicBool,
+    bundle_since: ArcSwap<Instant>,
     seen: ArcSwap<Instant>,
     recorder_fails: AtomicBool,
     changes: watch::Sender<u64>,
@@ -85,6 +88,7 @@ impl Live {
             binding_key: ArcSwapOption::empty(),
             breach: ArcSwapOption::from_pointee(Arc::<str>::from(WALL_UNSEEN)),
             wall_seen: AtomicBool::new(false),
+            bundle_since: ArcSwap::from_pointee(Instant::now()),
             seen: ArcSwap::from_pointee(Instant::now()),
             recorder_fails: AtomicBool::new(false),
             changes: watch::Sender::new(0),
@@ -180,9 +184,21 @@ impl Live {
     /// Hash of the bundle in force, if the replica is ready.
     pub fn hash_when_ready(&self) -> Option<String> {
         match self.unready() {
-            None => self.bundle().ok().map(|bundle| bundle.hash().to_owned()),
+            None => {
+                self.bundle().ok().filter(|bundle| self.knows(bundle)).map(|bundle| bundle.hash().to_owned())
+            }
             Some(_) => None,
         }
+    }
+
+    /// Whether the identities' own watch has caught up with the bundle: before that its agents would be strangers. An
+    /// identity that is gone while its shard is still there holds nothing up for long.
+    fn knows(&self, bundle: &Bundle) -> bool {
+        let known = |agent: &Arc<policy::agent::Agent>| {
+            let key = AgentKey::new(agent.namespace(), agent.name());
+            self.standing(&key, agent.uid()) != Standing::Gone
+        };
+        self.inner.bundle_since.load().elapsed() > CATCH_UP || bundle.agents().all(known)
     }
 
     /// Notes that the API server answered.
@@ -197,6 +213,7 @@ impl Live {
 
     /// Puts a bundle in force.
     pub fn bundle_is(&self, bundle: Bundle) {
+        self.inner.bundle_since.store(Arc::new(Instant::now()));
         self.inner.bundle.store(Some(Arc::new(bundle)));
         self.changed();
     }
