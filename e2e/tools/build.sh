@@ -1,7 +1,13 @@
 #!/usr/bin/env bash
 # Finds or builds the programs of the local control plane; prints `name=path` lines on stdout, progress on stderr.
 #
-#   build.sh [NAME...]      NAME: etcd kube-apiserver kube-controller-manager kubectl kubectl-old cargo-deny   (default: all but cargo-deny)
+#   build.sh [NAME...]      default: etcd kube-apiserver kube-controller-manager kubectl kubectl-old, the control plane and its clients
+#
+#   control plane   etcd kube-apiserver kube-controller-manager
+#   node            kube-scheduler kubelet kube-proxy, and agnhost for the containers of tests
+#   clients         kubectl, kubectl-old (1.31), kubectl-1.29, kubectl-1.33, helm
+#   S3              versitygw
+#   linters         cargo-deny, actionlint
 #
 # Order: KUBEBUILDER_ASSETS, if set and it holds the program (it never holds kubectl-old); the cache; else built once into the cache
 # from the pinned modules beside this file, whose go.sum pins every byte. Concurrent callers wait for one another.
@@ -26,8 +32,14 @@ plan() {
     etcd) dir=etcd module=go.etcd.io/etcd/server/v3 package=$module seconds=60 megabytes=37 ;;
     kube-apiserver) dir=kubernetes module=k8s.io/kubernetes package=$module/cmd/$1 seconds=240 megabytes=101 ;;
     kube-controller-manager) dir=kubernetes module=k8s.io/kubernetes package=$module/cmd/$1 seconds=80 megabytes=92 ;;
-    kubectl) dir=kubernetes module=k8s.io/kubernetes package=$module/cmd/$1 seconds=60 megabytes=57 ;;
+    kubectl | kube-scheduler | kube-proxy) dir=kubernetes module=k8s.io/kubernetes package=$module/cmd/$1 seconds=60 megabytes=57 ;;
+    kubelet) dir=kubernetes module=k8s.io/kubernetes package=$module/cmd/$1 seconds=60 megabytes=80 ;;
+    agnhost) dir=kubernetes module=k8s.io/kubernetes package=$module/test/images/$1 seconds=60 megabytes=60 ;;
     kubectl-old) dir=kubectl-1.31 module=k8s.io/kubernetes package=$module/cmd/kubectl seconds=90 megabytes=54 ;;
+    kubectl-1.29 | kubectl-1.33) dir=$1 module=k8s.io/kubernetes package=$module/cmd/kubectl seconds=90 megabytes=54 ;;
+    helm) dir=$1 module=helm.sh/helm/v3 package=$module/cmd/helm seconds=60 megabytes=60 ;;
+    versitygw) dir=$1 module=github.com/versity/versitygw package=$module/cmd/versitygw seconds=60 megabytes=45 ;;
+    actionlint) dir=$1 module=github.com/rhysd/actionlint package=$module/cmd/actionlint seconds=20 megabytes=6 ;;
     *) die "unknown program \`$1\`" ;;
   esac
   version=$(pinned "$dir" "$module")
@@ -40,7 +52,8 @@ path() {
   if [ "$name" = cargo-deny ]; then echo "$bin/cargo-deny-$deny_version"; return; fi
   if [ -n "${KUBEBUILDER_ASSETS:-}" ] && [ -x "$KUBEBUILDER_ASSETS/$name" ]; then echo "$KUBEBUILDER_ASSETS/$name"; return; fi
   plan "$name"
-  echo "$bin/${name%-old}-$version"
+  case $name in kubectl-*) name=kubectl ;; esac
+  echo "$bin/$name-$version"
 }
 
 build_go() {
@@ -48,6 +61,7 @@ build_go() {
   command -v go >/dev/null || die "Go is needed to build $name (or set KUBEBUILDER_ASSETS)"
   plan "$name"
   case $(cd / && go env GOVERSION) in go1.26*) export GOTOOLCHAIN=local ;; *) export GOTOOLCHAIN=$go_wanted ;; esac
+  if [ "$module" = helm.sh/helm/v3 ]; then ldflags+=" -X $module/internal/version.version=$version"; fi
   if [ "$module" = k8s.io/kubernetes ]; then
     for p in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
       ldflags+=" -X $p.gitVersion=$version -X $p.gitMajor=1 -X $p.gitMinor=$(echo "$version" | cut -d. -f2) -X $p.gitTreeState=clean"
@@ -78,7 +92,7 @@ if [ ${#missing[@]} -gt 0 ]; then
   exec 9>"$bin/.lock"
   flock 9
   say "programs to build once into $bin: ${missing[*]}"
-  say "  about 8 minutes on two cores for all of them and about 2 GB of sources and build cache, the first time"
+  say "  the control plane takes about 8 minutes on two cores and about 2 GB of sources and build cache, the first time; the rest a minute each"
   for name in "${missing[@]}"; do
     p=$(path "$name")
     [ -x "$p" ] && continue # another caller built it while we waited
