@@ -2,12 +2,14 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint tools build up down bench gen kind-up
+.PHONY: help demo test lint tools build image up down bench gen kind-up
 
 CARGO ?= cargo
 BIN := $(or $(CARGO_TARGET_DIR),target)/debug
 # Folder of manifests that `make up` applies too: make up EXTRA=dir
 EXTRA ?=
+# How the programs in the images are compiled: release, or dev, which `make build` has compiled already
+PROFILE ?= release
 
 help: ## this list
 	@awk -F ': .*## |:.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +30,11 @@ tools: ## the control plane's programs: found, or built once into the cache
 
 build: ## operator, proxy, kubectl-sallyport and the harness's own programs
 	$(CARGO) build --workspace --bins --locked
+
+image: ## the three images as OCI archives in target/image, without Docker
+	$(CARGO) build --workspace --bins --locked --profile $(PROFILE)
+	@programs=$(or $(CARGO_TARGET_DIR),target)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE)); \
+	  $$programs/e2e-image --programs $$programs archives --out target/image
 
 up: tools build ## leave control plane, operator and two proxies running; target/up/env tells where
 	@$(BIN)/e2e-up up $(if $(EXTRA),--extra $(EXTRA))
