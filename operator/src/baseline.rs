@@ -86,5 +86,7 @@ mod tests {
         let own = policy.spec.rules.iter().find(|rule| rule.name == "no-system-namespace").unwrap();
         assert_eq!(own.r#match[0].namespaces.as_deref(), Some(&["gate-system".to_owned()][..]));
         assert!(!serde_json::to_string(&policy).unwrap().contains(NAMESPACE_TOKEN));
+        let compiled = policy::compile::policy(crds::names::BASELINE_POLICY, 1, &policy.spec).unwrap();
+        assert_eq!(policy::lint::lint(&compiled), []);
     }
 }

@@ -9,6 +9,7 @@ use crate::programmed::{Progress, Shards};
 use crate::status::{Owned, Said, Wish};
 
 const POLICIES_SHOWN: usize = 64;
+const FINDINGS_SHOWN: usize = 8;
 const MESSAGE_CHARACTERS: usize = 4096;
 
 /// The operator's part of an AgentIdentity's status. `TargetReachable` is the proxies'.
@@ -32,7 +33,7 @@ pub const POLICY: Owned = Owned {
     kind: "AccessPolicy",
     plural: "accesspolicies",
     fields: &["observedGeneration", "matchedAgents"],
-    conditions: &["Ready", "Accepted", "Programmed", "NoAgents"],
+    conditions: &["Ready", "Accepted", "Programmed", "NoAgents", "Incomplete"],
 };
 
 /// The shards among `names` with the hashes that they should have.
@@ -136,8 +137,18 @@ pub fn policy_wish(verdict: &PolicyVerdict, progress: &Progress) -> Wish {
     if verdict.matched == 0 {
         said.push(Said::yes("NoAgents", "NoAgentMatched", "no AgentIdentity is selected by `spec.agents`"));
     }
+    if !verdict.findings.is_empty() {
+        said.push(Said::yes("Incomplete", "LintFindings", incomplete(&verdict.findings)));
+    }
     let fields = Map::from_iter([("matchedAgents".to_owned(), Value::from(verdict.matched))]);
     Wish { fields, said }
+}
+
+fn incomplete(findings: &[String]) -> String {
+    let shown = findings.iter().take(FINDINGS_SHOWN).cloned().collect::<Vec<_>>().join("; ");
+    let further = findings.len().saturating_sub(FINDINGS_SHOWN);
+    let rest = if further > 0 { format!("; and {further} more") } else { String::new() };
+    format!("{shown}{rest}. The effect is the same by the open route, unless another policy closes it")
 }
 
 fn accepted(refusal: Option<&Refusal>) -> Said {
@@ -225,5 +236,16 @@ mod tests {
         assert_eq!(policy_wish(&held_back, &RUNNING).said[0].reason, "NotProgrammed");
         let nobody = policy_wish(&PolicyVerdict::default(), &RUNNING);
         assert_eq!(nobody.said[3].kind, "NoAgents");
+    }
+
+    #[test]
+    fn findings_are_shown_up_to_a_bound_and_keep_a_policy_ready() {
+        let findings: Vec<String> = (0..10).map(|at| format!("rule `r{at}` leaves a route open")).collect();
+        let said =
+            policy_wish(&PolicyVerdict { findings, matched: 1, ..PolicyVerdict::default() }, &RUNNING).said;
+        assert_eq!(said[0].reason, "Ready");
+        assert_eq!((said[3].kind, said[3].reason), ("Incomplete", "LintFindings"));
+        assert!(said[3].message.contains("`r7` leaves a route open; and 2 more."), "{}", said[3].message);
+        assert!(!said[3].message.contains("`r8`"), "{}", said[3].message);
     }
 }

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crds::access_policy::PolicyMode;
 use crds::agent_identity::PolicyRef;
-use crds::{AccessPolicy, AgentIdentity};
+use crds::{AccessPolicy, AccessPolicySpec, AgentIdentity};
 use kube::core::DeserializeGuard;
 use kube::{Resource as _, ResourceExt as _};
+use policy::lint::lint;
 use policy::shard::{
     EVERY_NAMESPACE, FORMAT_VERSION, GUARDRAILS_NAME, MAX_SHARD_BYTES, Shard, ShardContent, ShardIdentity,
     ShardPolicy, agent_shard_name, selects,
@@ -52,6 +53,8 @@ pub struct PolicyVerdict {
     pub matched: usize,
     /// It only records.
     pub audit_only: bool,
+    /// Routes around its rules that it leaves open, each a sentence.
+    pub findings: Vec<String>,
     /// Some of its ConfigMaps stays behind, because it would be too large or its identity is refused.
     pub held_back: bool,
 }
@@ -88,10 +91,17 @@ fn plan_policies(world: &World, plan: &mut Plan) -> Vec<ShardPolicy> {
         let name = policy.name_any();
         let (entry, refusal) = plan_policy(world, &name, policy);
         let audit_only = policy.0.as_ref().is_ok_and(|policy| matches!(policy.spec.mode, PolicyMode::Audit));
-        plan.policies.insert(name, PolicyVerdict { refusal, audit_only, ..PolicyVerdict::default() });
+        let findings = policy.0.as_ref().map(|policy| findings(&name, &policy.spec)).unwrap_or_default();
+        plan.policies
+            .insert(name, PolicyVerdict { refusal, audit_only, findings, ..PolicyVerdict::default() });
         entries.extend(entry);
     }
     entries
+}
+
+fn findings(name: &str, spec: &AccessPolicySpec) -> Vec<String> {
+    let compiled = policy::compile::policy(name, 0, spec);
+    compiled.map(|policy| lint(&policy).iter().map(ToString::to_string).collect()).unwrap_or_default()
 }
 
 fn plan_policy(

@@ -22,6 +22,7 @@ pub mod grant;
 pub mod hash;
 mod index;
 mod issues;
+pub mod lint;
 pub mod mask;
 pub mod matcher;
 pub mod permit;

@@ -268,6 +268,43 @@ mod tests {
         live
     }
 
+    fn with_agent() -> Live {
+        let spec = serde_json::from_value(serde_json::json!({
+            "target": {"type": "InCluster"},
+            "subjects": [{"name": "in-cluster", "type": "ServiceAccount",
+                          "serviceAccount": {"namespace": "agents", "name": "a"}}],
+        }));
+        let labels = std::collections::BTreeMap::new();
+        let spec = spec.expect("is a spec");
+        let identity =
+            policy::shard::ShardIdentity::new("agents", "a", "1", 1, labels, spec).expect("is right");
+        let agent =
+            policy::shard::Shard { format_version: 1, identity: Some(identity), policies: Vec::new() };
+        let guardrails = policy::shard::Shard { format_version: 1, identity: None, policies: Vec::new() };
+        let texts = [
+            (policy::shard::GUARDRAILS_NAME.to_owned(), guardrails.encode().expect("encodes")),
+            (policy::shard::agent_shard_name("agents", "a"), agent.encode().expect("encodes")),
+        ];
+        let live = Live::new();
+        live.bundle_is(Bundle::load(&texts.into(), None).expect("loads"));
+        live
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bundle_is_reported_only_when_its_agents_are_no_strangers() {
+        let (live, key) = (with_agent(), AgentKey::new("agents", "a"));
+        let reported = || live.bundle().is_ok_and(|bundle| live.knows(&bundle));
+        live.identities_are(Identities::new());
+        assert!(!reported(), "the identities' watch is behind: the agent would get a 401");
+        live.identities_are(Identities::from([(key.clone(), identity("0", false))]));
+        assert!(!reported(), "what it knows is an older object of the same name");
+        live.identities_are(Identities::from([(key.clone(), identity("1", true))]));
+        assert!(reported(), "suspended is not strange");
+        live.identities_are(Identities::new());
+        tokio::time::advance(CATCH_UP + Duration::from_millis(1)).await;
+        assert!(reported(), "an identity that is gone while its shard stays holds nothing up for long");
+    }
+
     #[test]
     fn without_the_identities_nothing_is_decided() {
         let live = in_force();

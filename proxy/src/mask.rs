@@ -12,7 +12,9 @@
 mod accept;
 mod body;
 mod failure;
+mod operations;
 mod plan;
+pub(crate) mod pointer;
 mod warning;
 
 use std::sync::Arc;

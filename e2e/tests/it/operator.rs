@@ -108,6 +108,28 @@ fn impersonable(plane: &ControlPlane) -> anyhow::Result<Vec<String>> {
 }
 
 #[tokio::test]
+async fn a_policy_that_leaves_a_route_open_says_so_until_it_is_closed() -> anyhow::Result<()> {
+    let plane = operated()?.plane().clone();
+    let namespace = plane.namespace("operator").await?;
+    let mut open = policy(&namespace);
+    open["spec"]["rules"] = json!([{"name": "keep-pods", "effect": "Deny", "match": [
+        {"namespaces": [namespace], "apiGroups": [""], "resources": ["pods"], "verbs": ["delete", "deletecollection"]}]}]);
+    plane.apply(&open.to_string())?;
+    let object = ["accesspolicy", &*namespace];
+    let said = reason(&plane, &object, "Incomplete", "LintFindings").await?;
+    let message = said["message"].as_str().unwrap_or_default();
+    assert!(
+        message.contains("rule `keep-pods` restricts `delete pods` but not `create pods/eviction`"),
+        "{message}"
+    );
+    open["spec"]["rules"][0]["match"][0]["resources"] = json!(["pods", "pods/eviction"]);
+    open["spec"]["rules"][0]["match"][0]["verbs"] = json!(["*"]);
+    plane.apply(&open.to_string())?;
+    let gone = async || Ok(condition(&get(&plane, &object)?, "Incomplete").is_none().then_some(()));
+    eventually("no Incomplete", SOON, gone).await
+}
+
+#[tokio::test]
 async fn what_an_identity_becomes() -> anyhow::Result<()> {
     let plane = operated()?.plane().clone();
     let namespace = plane.namespace("operator").await?;

@@ -102,14 +102,15 @@ async fn ready_is_false_without_a_proxy_and_true_once_one_made_the_agents_reques
     plane.apply(&identity.to_string())?;
     let ready = r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#;
     let ask = ["get", "agentidentity", "late", "-n", &namespace, "-o", ready];
-    eventually("a condition Ready", Duration::from_secs(60), async || {
+    let programmed = r#"jsonpath={.status.conditions[?(@.type=="Programmed")].reason}"#;
+    let why = ["get", "agentidentity", "late", "-n", &namespace, "-o", programmed];
+    // A Lease of the killed proxy is fresh for 15 s; Ready must stay False past its end.
+    eventually("the killed proxy's Lease to run out", Duration::from_secs(60), async || {
         let said = plane.kubectl(&ask)?.success()?;
         anyhow::ensure!(said != "True", "Ready without a proxy");
-        Ok((said == "False").then_some(()))
+        Ok((plane.kubectl(&why)?.success()? == "NoProxyReady").then_some(()))
     })
     .await?;
-    // A Lease of the killed proxy is fresh for 15 s; Ready must stay False past its end.
-    tokio::time::sleep(Duration::from_secs(16)).await;
     assert_eq!(plane.kubectl(&ask)?.success()?, "False");
 
     let user = format!("sallyport:agent:{namespace}:late");

@@ -9,6 +9,7 @@
 
 mod approval;
 mod bundles;
+mod lint;
 mod properties;
 mod reference;
 mod support;

@@ -13,7 +13,7 @@ use parsing::request::Request;
 use policy::action::{Action, ResourceAction, Verb};
 use policy::mask::{MaskRule, Step};
 
-use super::{NotMasked, Prepared, Reading, accept};
+use super::{NotMasked, Prepared, Reading, accept, operations};
 
 /// Sets of rules that are kept compiled; an identity has few, a bundle replaces them all.
 const KEPT: usize = 512;
@@ -63,8 +63,8 @@ impl Masks {
         })
     }
 
-    /// A request's body as the record may hold it: masked as an answer of its kind would be. `None` without a body, for
-    /// a JSON patch (its values stand at no path of the object), and for what cannot be masked.
+    /// A request's body as the record may hold it: masked as an answer of its kind would be, and a JSON patch by
+    /// operation. `None` without a body, and for what cannot be masked.
     pub fn body(&self, request: &Request, discovery: &Discovery, masks: &[Arc<MaskRule>]) -> Option<String> {
         let Action::Resource(action) = &request.action else { return None };
         let bytes = match &request.body {
@@ -72,7 +72,8 @@ impl Masks {
                 request.body.to_bytes()?
             }
             Body::Delete(_) => return String::from_utf8(request.body.to_bytes()?).ok(),
-            Body::Empty | Body::JsonPatch(_) | Body::Review(_) => return None,
+            Body::JsonPatch(operations) => return Some(operations::masked(operations, masks).to_string()),
+            Body::Empty | Body::Review(_) => return None,
         };
         let mut expectation = expectation(action, discovery, masks).ok()?;
         expectation.form = Form::Part;

@@ -7,13 +7,8 @@ use policy::explain;
 use policy::mask::Step;
 use serde_json::Value;
 
+use crate::mask::pointer::{is_copy, meets, tokens};
 use crate::refuse::Refusal;
-
-/// Fields that hold other fields' values once more, in every kind (B20, B21).
-const COPIES: [&[&str]; 2] = [
-    &["metadata", "annotations", "kubectl.kubernetes.io/last-applied-configuration"],
-    &["metadata", "managedFields"],
-];
 
 /// Refuses what would tell a masked value by its effect: a JSON patch that reads it, a selector on it, and a change of
 /// it, which tells by what does not change whether it was the stored one. A human may let a change pass, nothing else.
@@ -65,8 +60,7 @@ fn reads(operation: &Value, paths: &[&[Step]]) -> bool {
     };
     let pointer = tokens(read);
     let pointer: Vec<&str> = pointer.iter().map(String::as_str).collect();
-    meets_any(&pointer, paths)
-        || COPIES.iter().any(|copy| pointer.iter().zip(*copy).all(|(one, other)| one == other))
+    meets_any(&pointer, paths) || is_copy(&pointer)
 }
 
 fn writes(body: &Body, paths: &[&[Step]]) -> bool {
@@ -90,21 +84,8 @@ fn puts(pointer: &[String], operation: &Value, is_move: bool, path: &[Step]) -> 
         && (is_move || path.get(pointer.len()..).is_none_or(|rest| holds(&operation["value"], rest)))
 }
 
-fn tokens(pointer: &Value) -> Vec<String> {
-    let text = pointer.as_str().unwrap_or_default();
-    text.split('/').skip(1).map(|token| token.replace("~1", "/").replace("~0", "~")).collect()
-}
-
 fn meets_any(pointer: &[&str], paths: &[&[Step]]) -> bool {
     paths.iter().any(|path| meets(pointer, path))
-}
-
-/// Whether a place is at, under or above a masked one.
-fn meets(pointer: &[&str], path: &[Step]) -> bool {
-    pointer.iter().zip(path).all(|(token, step)| match step {
-        Step::Key(key) => **key == **token,
-        Step::AnyKey | Step::AnyItem => true,
-    })
 }
 
 /// Whether there is a value other than null at the path.

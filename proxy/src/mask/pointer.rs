@@ -1,0 +1,29 @@
+//! A JSON pointer against the paths that are masked.
+
+use policy::mask::Step;
+use serde_json::Value;
+
+/// Fields that hold other fields' values once more, in every kind (B20, B21).
+const COPIES: [&[&str]; 2] = [
+    &["metadata", "annotations", "kubectl.kubernetes.io/last-applied-configuration"],
+    &["metadata", "managedFields"],
+];
+
+/// The tokens of an RFC 6901 pointer; none for what is no text.
+pub fn tokens(pointer: &Value) -> Vec<String> {
+    let text = pointer.as_str().unwrap_or_default();
+    text.split('/').skip(1).map(|token| token.replace("~1", "/").replace("~0", "~")).collect()
+}
+
+/// Whether a place is at, under or above a masked one.
+pub fn meets(pointer: &[&str], path: &[Step]) -> bool {
+    pointer.iter().zip(path).all(|(token, step)| match step {
+        Step::Key(key) => **key == **token,
+        Step::AnyKey | Step::AnyItem => true,
+    })
+}
+
+/// Whether a place is at, under or above one that holds other fields' values once more.
+pub fn is_copy(pointer: &[&str]) -> bool {
+    COPIES.iter().any(|copy| pointer.iter().zip(*copy).all(|(one, other)| one == other))
+}
