@@ -15,6 +15,7 @@ use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 
+use crate::chart;
 use crate::control_plane::{ControlPlane, base_env, free_ports};
 use crate::relay::Relay;
 use crate::supervision::{Process, Sign};
@@ -319,35 +320,13 @@ async fn start_operator(plane: &ControlPlane, proxy_url: &str, more: &[String]) 
 /// # Errors
 /// When the API server refuses one.
 pub async fn install(plane: &ControlPlane) -> anyhow::Result<()> {
-    let root = crate::workspace_root();
     plane.named_namespace(SYSTEM).await?;
-    plane.apply(&manifests(&root.join("crds/yaml"))?)?;
+    plane.apply(&chart::manifests("crds")?)?;
     plane.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"])?.success()?;
     for folder in TEMPLATES {
-        plane.apply(&manifests(&root.join("charts/sallyport/templates").join(folder))?)?;
+        plane.apply(&chart::manifests(folder)?)?;
     }
     Ok(())
-}
-
-/// The YAML files of a folder as one text, the chart's only template token filled in.
-fn manifests(folder: &Path) -> anyhow::Result<String> {
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder)
-        .with_context(|| format!("no manifests in `{}`", folder.display()))?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
-        .collect();
-    paths.sort();
-    let mut text = String::new();
-    for path in paths {
-        let one = std::fs::read_to_string(&path)?.replace("{{ .Release.Namespace }}", SYSTEM);
-        if one.contains("{{") {
-            bail!("`{}` holds a template token that only Helm can fill in", path.display());
-        }
-        text.push_str("---\n");
-        text.push_str(&one);
-        text.push('\n');
-    }
-    Ok(text)
 }
 
 fn recordings(plane: &ControlPlane) -> PathBuf {

@@ -5,7 +5,8 @@
 //! | etcd, kube-apiserver, kube-controller-manager | [`ControlPlane::start`] (ready in 5 s; gone without a trace) |
 //! | a namespace of your own | [`ControlPlane::namespace`] |
 //! | to act as an administrator, a person, a ServiceAccount | [`ControlPlane::admin`], [`ControlPlane::user`], [`ControlPlane::service_account_kubeconfig`] |
-//! | to apply manifests | [`ControlPlane::apply`] |
+//! | to apply manifests | [`ControlPlane::apply`]; those of the chart: [`chart::manifests`] |
+//! | helm | [`chart::helm`] |
 //! | stock kubectl, new or old | [`kubectl`], [`kubectl_stdin`] |
 //! | to know what reached the API server, as whom | [`ControlPlane::audit`], [`Audit::requests`], [`Filter`] |
 //! | operator and proxies in front of it | [`Gate::start`] with a [`Setup`] |
@@ -20,6 +21,7 @@
 
 pub mod agent;
 pub mod audit;
+pub mod chart;
 pub mod control_plane;
 pub mod gate;
 pub mod image;

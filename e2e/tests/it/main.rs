@@ -4,6 +4,7 @@ mod admission;
 mod answers;
 mod bypass;
 mod caller;
+mod chart;
 mod estate;
 mod gate;
 mod ground;

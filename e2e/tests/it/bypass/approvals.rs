@@ -186,10 +186,7 @@ async fn b110_an_agents_own_grants_are_a_narrow_door() -> anyhow::Result<()> {
 }
 
 fn admission(plane: &ControlPlane) -> anyhow::Result<()> {
-    let text = std::fs::read_to_string(
-        e2e::workspace_root().join("charts/sallyport/templates/admission/grants.yaml"),
-    )?;
-    plane.apply(&text.replace("{{ .Release.Namespace }}", crds::names::SYSTEM_NAMESPACE))?;
+    plane.apply(&e2e::chart::manifests("admission")?)?;
     Ok(())
 }
 
