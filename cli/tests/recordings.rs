@@ -46,6 +46,7 @@ fn outcome(id: &str) -> Event {
         bytes: 0,
         disposition: Disposition::Executed,
         reason: None,
+        log: None,
     })
 }
 

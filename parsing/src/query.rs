@@ -13,7 +13,7 @@ mod keys;
 
 use keys::Shape::{
     Argument, BareFlag, Dropped, DryRun, Duration, Fields, Flag, Label, Labels, Moment, Number, OneOf, Ports,
-    Text, Texts,
+    Text, Texts, Unset,
 };
 use keys::{DELETE, EVERY, Key, Shape, canonical, keys};
 
@@ -132,7 +132,7 @@ impl Query {
                     if value.is_empty() { Ok(FieldSelector::default()) } else { FieldSelector::read(&value) };
                 self.fields = Some(selector.map_err(|error| QueryError::Selector(key, error))?);
             }
-            Flag | BareFlag | Number | DryRun | Text | Label | Duration | Moment | OneOf(..) | Argument
+            Flag | Unset | BareFlag | Number | DryRun | Text | Label | Duration | Moment | OneOf(..) | Argument
             | Ports | Texts | Dropped => {
                 let value = canonical(key, shape, value)?;
                 self.values.entry(key).or_default().push(value);

@@ -171,6 +171,11 @@ fn p9_logs_and_streams_have_keys_of_their_own() {
         ("GET", LOG, "watch=true", "400 P9"),
         ("GET", LOG, "stream=Stdout", "stream=Stdout"),
         ("GET", LOG, "stream=stdout", "400 P9"),
+        ("GET", LOG, "insecureSkipTLSVerifyBackend=true", "400 P9"),
+        ("GET", LOG, "insecureSkipTLSVerifyBackend=false", "insecureSkipTLSVerifyBackend=false"),
+        ("GET", LOG, "follow=true&follow=false", "400 P9"),
+        ("GET", LOG, "Follow=true", "400 P9"),
+        ("GET", LOG, "limitBytes=1&previous=1&timestamps=true", "limitBytes=1&previous=true&timestamps=true"),
         (
             "GET",
             EXEC,

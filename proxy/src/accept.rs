@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use http::header::{self, HeaderValue};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -22,6 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::drain::Drain;
 use crate::live::Certificate;
 use crate::refuse::Body;
 use crate::telemetry::Telemetry;
@@ -61,7 +63,7 @@ pub struct Acceptor {
     tls: TlsAcceptor,
     slots: Arc<Semaphore>,
     telemetry: Telemetry,
-    draining: CancellationToken,
+    drain: Drain,
     tasks: TaskTracker,
 }
 
@@ -74,7 +76,7 @@ impl Acceptor {
         certificate: Arc<Certificate>,
         max_connections: u32,
         telemetry: Telemetry,
-        draining: CancellationToken,
+        drain: Drain,
     ) -> Result<Self, rustls::Error> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
@@ -87,12 +89,12 @@ impl Acceptor {
             tls: TlsAcceptor::from(Arc::new(config)),
             slots: Arc::new(Semaphore::new(slots)),
             telemetry,
-            draining,
+            drain,
             tasks: TaskTracker::new(),
         })
     }
 
-    /// Accepts until the drain begins, then waits until every connection has ended.
+    /// Accepts until the drain closes the door, then waits until every connection has ended.
     ///
     /// *Guarantees*: no socket is accepted beyond the limit; a handshake takes five seconds at most; `serve` is
     /// called only after TLS.
@@ -104,11 +106,11 @@ impl Acceptor {
         loop {
             let slot = tokio::select! {
                 slot = Arc::clone(&self.slots).acquire_owned() => slot,
-                () = self.draining.cancelled() => break,
+                () = self.drain.closed() => break,
             };
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                () = self.draining.cancelled() => break,
+                () = self.drain.closed() => break,
             };
             match accepted {
                 Ok((socket, peer)) => self.spawn(socket, peer, slot.ok(), serve.clone()),
@@ -157,11 +159,20 @@ impl Acceptor {
         let session = Session::new(peer);
         let spoke = Arc::new(AtomicBool::new(false));
         let service = service_fn({
-            let (session, spoke) = (session.clone(), Arc::clone(&spoke));
+            let (session, spoke, drain) = (session.clone(), Arc::clone(&spoke), self.drain.clone());
             move |request| {
                 spoke.store(true, Ordering::Relaxed);
-                let answer = serve(session.clone(), request);
-                async move { Ok::<_, std::convert::Infallible>(answer.await) }
+                if is_h2 && drain.is_begun() {
+                    session.end_soon();
+                }
+                let (answer, drain) = (serve(session.clone(), request), drain.clone());
+                async move {
+                    let mut answer = answer.await;
+                    if !is_h2 && drain.is_begun() {
+                        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                    }
+                    Ok::<_, std::convert::Infallible>(answer)
+                }
             }
         });
         let protocol = protocol(is_h2);
@@ -169,7 +180,7 @@ impl Acceptor {
         tokio::pin!(connection);
         let silence = sleep(HEADERS);
         tokio::pin!(silence);
-        let (mut ending, mut silent) = (false, false);
+        let (mut ending, mut told, mut silent) = (false, false, false);
         loop {
             tokio::select! {
                 ended = connection.as_mut() => {
@@ -178,8 +189,16 @@ impl Acceptor {
                     }
                     return;
                 }
+                () = self.drain.over() => return tracing::debug!(%peer, "a connection was cut"),
                 () = session.ending.cancelled(), if !ending => ending = true,
-                () = self.draining.cancelled(), if !ending => ending = true,
+                () = self.drain.closed(), if !ending => ending = true,
+                // HTTP/2 tells its clients without losing a request (GOAWAY): an open connection at once, a later one with
+                // its first request. HTTP/1.1 cannot: a request may be on its way into an idle connection that is closed, so
+                // it is told with its next answer.
+                () = self.drain.begun(), if is_h2 && !told => {
+                    told = true;
+                    ending |= spoke.load(Ordering::Relaxed);
+                }
                 () = &mut silence, if !silent => {
                     silent = true;
                     if spoke.load(Ordering::Relaxed) {

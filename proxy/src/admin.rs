@@ -7,6 +7,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::drain::Drain;
 use crate::live::Live;
 use crate::telemetry::Telemetry;
 
@@ -14,10 +15,10 @@ use crate::telemetry::Telemetry;
 struct Admin {
     live: Live,
     telemetry: Telemetry,
-    draining: CancellationToken,
+    drain: Drain,
 }
 
-/// Serves `/livez`, `/readyz` and `/metrics` until `ended`; `draining` turns readiness off (F02).
+/// Serves `/livez`, `/readyz` and `/metrics` until `ended`; the drain's beginning turns readiness off (F02).
 ///
 /// # Errors
 /// If the listener fails.
@@ -25,19 +26,19 @@ pub async fn run(
     listener: TcpListener,
     live: Live,
     telemetry: Telemetry,
-    draining: CancellationToken,
+    drain: Drain,
     ended: CancellationToken,
 ) -> std::io::Result<()> {
     let routes = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .with_state(Admin { live, telemetry, draining });
+        .with_state(Admin { live, telemetry, drain });
     axum::serve(listener, routes).with_graceful_shutdown(ended.cancelled_owned()).await
 }
 
 async fn readyz(State(admin): State<Admin>) -> Response {
-    if admin.draining.is_cancelled() {
+    if admin.drain.is_begun() {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response();
     }
     match admin.live.unready() {

@@ -207,6 +207,7 @@ impl Asking<'_> {
             accept: JSON.to_owned(),
             user_agent: self.request.headers.user_agent.clone().unwrap_or_default(),
             body: parsing::json::write(&review.to_json()).into(),
+            patient: false,
         };
         let agent = impersonation(&self.caller.agent, self.session);
         let response =

@@ -33,8 +33,9 @@ pub struct Config {
     /// Most connections held at once, counted before TLS.
     #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub max_connections: u32,
-    /// Seconds that a graceful end waits for requests in flight.
-    #[arg(long, default_value_t = 25)]
+    /// Seconds after SIGTERM in which whoever still comes is served: Services and load balancers learn late. Then the last
+    /// answers have 15 seconds and the last recordings 10; a second signal ends it at once.
+    #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u64).range(..=600))]
     pub drain_seconds: u64,
 }
 

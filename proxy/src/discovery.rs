@@ -116,6 +116,7 @@ impl DiscoveryCache {
             accept: Discovery::ACCEPT.to_owned(),
             user_agent: "sallyport-proxy discovery".to_owned(),
             body: Bytes::new(),
+            patient: false,
         };
         let answer = self.upstream.send(outgoing, None, &RequestId::new()).await?;
         if answer.status() != StatusCode::OK {

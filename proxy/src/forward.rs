@@ -50,6 +50,9 @@ pub enum ForwardError {
     /// B124.
     #[error("the API server switched protocols unasked")]
     Switched,
+    /// The stream was ended by the gate before an answer came (E10).
+    #[error("the stream was cut before an answer came")]
+    Cut(Box<Refusal>),
 }
 
 impl ForwardError {
@@ -78,6 +81,7 @@ impl ForwardError {
                 "sallyport/OutcomeUnknown: outcome unknown: the write was sent and the API server did not answer.",
             )
             .next("look at the object before you do anything; do not repeat the write blindly"),
+            ForwardError::Cut(refusal) => (**refusal).clone(),
             ForwardError::Redirect(_) | ForwardError::Switched => Refusal::new(
                 Reason::BadGateway,
                 "sallyport/BadGateway: the API server's answer cannot be passed on.",
@@ -92,7 +96,8 @@ impl ForwardError {
             | ForwardError::Expired
             | ForwardError::Target(_)
             | ForwardError::NotSent(_)
-            | ForwardError::NotAnswered(_) => true,
+            | ForwardError::NotAnswered(_)
+            | ForwardError::Cut(_) => true,
             ForwardError::Unknown(_) | ForwardError::Redirect(_) | ForwardError::Switched => false,
         }
     }
@@ -161,6 +166,7 @@ async fn send(
         accept,
         user_agent: request.headers.user_agent.clone().unwrap_or_default(),
         body: body.unwrap_or_default().into(),
+        patient: request.query.flag("follow"),
     };
     let may_be_unmodified = outgoing.passed.contains_key(header::IF_NONE_MATCH);
     let is_read = outgoing.method == Method::GET;

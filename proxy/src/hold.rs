@@ -30,6 +30,7 @@ use tokio::time::Instant;
 
 use crate::authenticate::Caller;
 use crate::decide::{DecideError, Decider};
+use crate::drain::Drain;
 use crate::forward::impersonation;
 use crate::grants::{ConsumeError, CreateError, Grants};
 use crate::live::Live;
@@ -143,13 +144,20 @@ pub struct Hold {
     grants: Grants,
     upstream: Arc<Upstream>,
     live: Live,
+    drain: Drain,
     ran_out: Mutex<HashMap<String, Instant>>,
 }
 
 impl Hold {
-    /// With the grants that `decider` decides from.
-    pub fn new(decider: Decider, grants: Grants, upstream: Arc<Upstream>, live: Live) -> Self {
-        Self { decider, grants, upstream, live, ran_out: Mutex::default() }
+    /// With the grants that `decider` decides from. When `drain` closes the door, nobody is held any longer.
+    pub fn new(
+        decider: Decider,
+        grants: Grants,
+        upstream: Arc<Upstream>,
+        live: Live,
+        drain: Drain,
+    ) -> Self {
+        Self { decider, grants, upstream, live, drain, ran_out: Mutex::default() }
     }
 
     /// Waits for the approval of a request and uses it up.

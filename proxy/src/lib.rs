@@ -7,6 +7,7 @@ pub mod authenticate;
 pub mod config;
 pub mod decide;
 pub mod discovery;
+pub mod drain;
 pub mod forward;
 pub mod grants;
 pub mod hold;

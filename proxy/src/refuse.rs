@@ -74,6 +74,12 @@ impl Refusal {
         }
     }
 
+    /// What a request or stream is told that the replica's end interrupts (F02). Whether it was carried out, its record says.
+    pub fn restarting() -> Self {
+        let why = "sallyport/ServiceUnavailable: the gate is restarting.";
+        Refusal::new(Reason::ServiceUnavailable, why).next("run the same command again")
+    }
+
     /// Adds a `key: value` line.
     #[must_use]
     pub fn line(mut self, key: &'static str, value: impl Into<String>) -> Self {

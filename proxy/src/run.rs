@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use object_store::local::LocalFileSystem;
 use recording::event::EndReason;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -19,6 +19,7 @@ use crate::authenticate::Authenticator;
 use crate::config::Config;
 use crate::decide::Decider;
 use crate::discovery::DiscoveryCache;
+use crate::drain::Drain;
 use crate::grants::Grants;
 use crate::hold::Hold;
 use crate::limits::Limits;
@@ -30,7 +31,13 @@ use crate::streams::{Open, Streams};
 use crate::telemetry::Telemetry;
 use crate::upstream::Upstream;
 
+/// What is in flight when the door closes has this long to be answered.
+const LAST_ANSWERS: Duration = Duration::from_secs(15);
+/// What was cut has this long to say its last word to the record.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 const LAST_UPLOADS: Duration = Duration::from_secs(10);
+/// After a second signal: what is not in the store by then stays in the spool.
+const HURRIED_UPLOADS: Duration = Duration::from_secs(1);
 const LAST_TASKS: Duration = Duration::from_secs(5);
 
 /// Runs the proxy until a signal ends it.
@@ -42,39 +49,61 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let client =
         kube::Client::try_from(kubernetes.clone()).context("the Kubernetes client cannot be built")?;
     let upstream = Arc::new(Upstream::new(&kubernetes)?);
-    let (draining, ended) = (CancellationToken::new(), CancellationToken::new());
+    let mut signals = Signals::new()?;
+    let (drain, ended) = (Drain::default(), CancellationToken::new());
     let listener = listen(config.bind).await?;
     let admin = listen(config.admin_bind).await?;
-    let gate = Arc::new(gate(&config, &client, upstream, draining.clone())?);
+    let gate = Arc::new(gate(&config, &client, upstream, drain.clone())?);
     let (live, telemetry) = (gate.live.clone(), gate.telemetry.clone());
     let background = TaskTracker::new();
     spawn(&background, &ended, ground(&config, &client, &gate));
-    background.spawn(admin::run(admin, live.clone(), telemetry.clone(), draining.clone(), ended.clone()));
+    background.spawn(admin::run(admin, live.clone(), telemetry.clone(), drain.clone(), ended.clone()));
     let (namespace, replica) = (config.namespace.clone(), config.replica.clone());
-    background.spawn(live::renew_lease(client, namespace, replica, live.clone(), draining.clone()));
-    let acceptor = Acceptor::new(live.certificate(), config.max_connections, telemetry, draining.clone())?;
-    let accepting = {
-        let gate = Arc::clone(&gate);
-        tokio::spawn(async move {
-            acceptor.run(listener, move |session, request| serve(Arc::clone(&gate), session, request)).await;
-        })
-    };
+    background.spawn(live::renew_lease(client, namespace, replica, live.clone(), ended.clone()));
+    let acceptor = Acceptor::new(live.certificate(), config.max_connections, telemetry, drain.clone())?;
+    let accepting = TaskTracker::new();
+    let serving = Arc::clone(&gate);
+    accepting.spawn(async move {
+        acceptor.run(listener, move |session, request| serve(Arc::clone(&serving), session, request)).await;
+    });
+    accepting.close();
     tracing::info!(bind = %config.bind, admin = %config.admin_bind, replica = config.replica, "the gate is up");
     let failed = tokio::select! {
-        signal = wait_for_signal() => signal.err(),
+        () = signals.next() => None,
         () = gate.recorder.failed() => Some(anyhow::anyhow!("the disk for recordings failed")),
     };
-    tracing::info!("draining");
-    draining.cancel();
-    if tokio::time::timeout(Duration::from_secs(config.drain_seconds), accepting).await.is_err() {
-        tracing::warn!("requests were still in flight at the end of the drain");
+    // Without recordings nothing is served: there is nobody to wait for.
+    let grace = if failed.is_none() { config.drain_seconds } else { 0 };
+    let last_uploads = tokio::select! {
+        () = leave(&gate, &accepting, Duration::from_secs(grace)) => LAST_UPLOADS,
+        () = signals.next() => HURRIED_UPLOADS,
+    };
+    gate.drain.cut();
+    gate.writes.close();
+    let last_words = tokio::time::timeout(LAST_WORDS, async { tokio::join!(accepting.wait(), gate.writes.wait()) });
+    if last_words.await.is_err() {
+        tracing::warn!("requests that were cut still run");
     }
-    gate.recorder.close(LAST_UPLOADS).await;
+    gate.recorder.close(last_uploads).await;
     ended.cancel();
     background.close();
     let rest = tokio::time::timeout(LAST_TASKS, background.wait()).await;
     tracing::info!(in_order = rest.is_ok(), "ended");
     failed.map_or(Ok(()), Err)
+}
+
+/// Goes out of the way: whoever still comes is served for `grace`, then nobody new is let in and the last answers are waited
+/// for.
+async fn leave(gate: &Gate, accepting: &TaskTracker, grace: Duration) {
+    tracing::info!(seconds = grace.as_secs(), "draining");
+    gate.drain.begin(grace);
+    tokio::time::sleep(grace).await;
+    gate.drain.close();
+    gate.writes.close();
+    let last = async { tokio::join!(accepting.wait(), gate.writes.wait()) };
+    if tokio::time::timeout(LAST_ANSWERS, last).await.is_err() {
+        tracing::warn!("requests were still in flight at the end of the drain");
+    }
 }
 
 async fn listen(at: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
@@ -86,7 +115,7 @@ fn gate(
     config: &Config,
     client: &kube::Client,
     upstream: Arc<Upstream>,
-    draining: CancellationToken,
+    drain: Drain,
 ) -> anyhow::Result<Gate> {
     let telemetry = Telemetry::new()?;
     let (live, limits, grants) = (Live::new(), Limits::default(), Grants::new(client.clone()));
@@ -101,8 +130,8 @@ fn gate(
     Ok(Gate {
         authenticator: Authenticator::new(client.clone(), limits.clone()),
         discovery: DiscoveryCache::new(Arc::clone(&upstream)),
-        hold: Hold::new(decider.clone(), grants.clone(), Arc::clone(&upstream), live.clone()),
-        streams: Streams::new(telemetry.clone()),
+        hold: Hold::new(decider.clone(), grants.clone(), Arc::clone(&upstream), live.clone(), drain.clone()),
+        streams: Streams::new(telemetry.clone(), drain.clone()),
         masks: Masks::default(),
         live,
         limits,
@@ -111,7 +140,8 @@ fn gate(
         upstream,
         recorder,
         telemetry,
-        draining,
+        drain,
+        writes: TaskTracker::new(),
     })
 }
 
@@ -142,8 +172,7 @@ fn ground(config: &Config, client: &kube::Client, gate: &Arc<Gate>) -> Vec<BoxFu
 async fn watch_streams(gate: Arc<Gate>) {
     let asker = Asker { decider: gate.decider.clone(), grants: gate.grants.clone(), live: gate.live.clone() };
     let ask = |open: &Open, now: Timestamp| asker.still(open, now);
-    gate.streams.watch_over(&gate.live, &gate.draining, ask).await;
-    std::future::pending().await
+    gate.streams.watch_over(&gate.live, ask).await;
 }
 
 async fn watch_recorder(gate: Arc<Gate>) {
@@ -208,12 +237,21 @@ fn spawn(tracker: &TaskTracker, ended: &CancellationToken, tasks: Vec<BoxFuture<
     }
 }
 
-async fn wait_for_signal() -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// The signals that ask the program to end.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
-    Ok(())
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }

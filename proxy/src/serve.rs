@@ -20,12 +20,14 @@ use policy::decision::Verdict;
 use policy::evaluate::{Facts, GrantAct, own_grants};
 use policy::explain;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::accept::Session as Connection;
 use crate::answer::Question;
 use crate::authenticate::{Authenticator, Caller};
 use crate::decide::Decider;
 use crate::discovery::DiscoveryCache;
+use crate::drain::Drain;
 use crate::grants::Grants;
 use crate::hold::Hold;
 use crate::limits::Limits;
@@ -69,8 +71,10 @@ pub struct Gate {
     pub streams: Streams,
     /// Metrics.
     pub telemetry: Telemetry,
-    /// The replica is about to end.
-    pub draining: CancellationToken,
+    /// How far the replica's end has come.
+    pub drain: Drain,
+    /// Requests that go on when their client leaves (F30).
+    pub writes: TaskTracker,
 }
 
 /// Serves one request.
@@ -82,11 +86,22 @@ pub async fn serve(gate: Arc<Gate>, connection: Connection, request: Request<Inc
     let gone = CancellationToken::new();
     let _gone_when_dropped = gone.clone().drop_guard();
     let is_read = request.method() == Method::GET;
+    let (drain, writes) = (gate.drain.clone(), gate.writes.clone());
     let climb = Climb { gate, connection, id: id.clone(), gone, arrived: Instant::now() }.run(request);
     let climbed = if is_read {
         AssertUnwindSafe(climb).catch_unwind().await.ok()
     } else {
-        tokio::spawn(climb).await.ok()
+        let until_cut = async move {
+            tokio::select! {
+                answer = climb => Some(answer),
+                () = drain.over() => None,
+            }
+        };
+        match writes.spawn(until_cut).await {
+            Ok(Some(answer)) => Some(answer),
+            Ok(None) => return Refusal::restarting().answer(&id),
+            Err(_) => None,
+        }
     };
     climbed.unwrap_or_else(|| {
         tracing::error!(%id, "a request panicked");

@@ -10,15 +10,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame};
 use jiff::Timestamp;
-use policy::action::Action;
+use policy::action::{Action, Verb};
 use policy::decision::{Authority, Obligations};
 use serde_json::json;
 use thiserror::Error;
 use tokio::sync::Notify;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::authenticate::Caller;
+use crate::drain::Drain;
 use crate::limits::StreamPlace;
 use crate::live::Live;
 use crate::refuse::{Body, BodyError, Refusal};
@@ -57,18 +58,29 @@ pub struct Open {
     pub id: RequestId,
 }
 
+impl Open {
+    fn is_watch(&self) -> bool {
+        matches!(&*self.action, Action::Resource(action) if action.verb == Verb::Watch)
+    }
+}
+
 /// Every open stream. Cloning shares them.
 #[derive(Clone)]
 pub struct Streams {
     open: Arc<Mutex<HashMap<u64, Entry>>>,
     next: Arc<AtomicU64>,
     opened: Arc<Notify>,
+    drain: Drain,
     telemetry: Telemetry,
 }
 
 struct Entry {
     what: Arc<Open>,
     until: Option<Timestamp>,
+    /// It is a watch that was open before the drain began.
+    leaves_early: bool,
+    /// It may have no end of its own.
+    is_endless: bool,
     ending: Arc<Ending>,
 }
 
@@ -80,22 +92,30 @@ struct Ending {
 }
 
 impl Streams {
-    /// None is open.
-    pub fn new(telemetry: Telemetry) -> Self {
-        Self { open: Arc::default(), next: Arc::default(), opened: Arc::default(), telemetry }
+    /// None is open. They end with `drain`.
+    pub fn new(telemetry: Telemetry, drain: Drain) -> Self {
+        Self { open: Arc::default(), next: Arc::default(), opened: Arc::default(), drain, telemetry }
     }
 
-    /// Registers a stream until the returned place is dropped. It is asked about at once: what changed since its
+    /// Registers a stream until the returned end is dropped; one without a `place` ends by itself. It is asked about at once: what changed since its
     /// decision would otherwise be missed.
-    pub fn open(&self, what: Open, place: StreamPlace) -> StreamEnd {
+    pub fn open(&self, what: Open, place: Option<StreamPlace>) -> StreamEnd {
         let (number, ending) = (self.next.fetch_add(1, Ordering::Relaxed), Arc::new(Ending::default()));
-        let id = what.id.clone();
-        let entry = Entry { what: Arc::new(what), until: None, ending: Arc::clone(&ending) };
+        let (id, is_watch) = (what.id.clone(), what.is_watch());
+        let leaves_early = is_watch && !self.drain.is_begun();
+        let entry = Entry {
+            what: Arc::new(what),
+            until: None,
+            leaves_early,
+            is_endless: place.is_some(),
+            ending: Arc::clone(&ending),
+        };
         self.lock().insert(number, entry);
         self.opened.notify_one();
         StreamEnd {
             number,
             id,
+            is_watch,
             ending,
             streams: self.clone(),
             _place: place,
@@ -103,28 +123,51 @@ impl Streams {
         }
     }
 
-    /// Asks about every open stream after each change and at each deadline, for ever; on `draining` all end cleanly.
-    pub async fn watch_over<F>(&self, live: &Live, draining: &CancellationToken, ask: F)
+    /// Asks about every open stream after each change and at each deadline, for ever. In a drain watches end cleanly, spread
+    /// over its grace: every client reads that as "go on elsewhere". A log ends when the door closes, with an error: its
+    /// client could not tell a clean end from the log's own (F02, E13).
+    pub async fn watch_over<F>(&self, live: &Live, ask: F)
     where
         F: Fn(&Open, Timestamp) -> Still + Send,
     {
         let mut changes = live.changes();
         loop {
             let soonest = self.look(&ask, Timestamp::now());
+            let leave = self.leave();
             let pause = soonest.map_or(LOOK, |at| {
                 let left = Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default();
                 LOOK.min(left + Duration::from_millis(1))
             });
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
+                () = sleep_until(leave.unwrap_or_else(Instant::now)), if leave.is_some() => {}
                 Ok(()) = changes.changed() => {}
                 () = self.opened.notified() => {}
-                () = draining.cancelled() => break,
+                () = self.drain.begun(), if !self.drain.is_begun() => {}
+                () = self.drain.closed(), if !self.drain.is_closed() => {}
             }
         }
-        for entry in self.lock().values() {
-            entry.ending.token.cancel();
+    }
+
+    /// Ends what the drain ends now; says when the next one leaves.
+    fn leave(&self) -> Option<Instant> {
+        let (now, closed, mut next) = (Instant::now(), self.drain.is_closed(), None);
+        for (number, entry) in self.lock().iter() {
+            if entry.ending.token.is_cancelled() {
+                continue;
+            }
+            let at = if entry.leaves_early { self.drain.leave_at(*number) } else { None };
+            if (closed && entry.is_endless) || at.is_some_and(|at| at <= now) {
+                if !entry.what.is_watch() {
+                    *entry.ending.refusal.lock().unwrap_or_else(PoisonError::into_inner) =
+                        Some(Box::new(Refusal::restarting()));
+                }
+                entry.ending.token.cancel();
+            } else {
+                next = [next, at].into_iter().flatten().min();
+            }
         }
+        next
     }
 
     /// Cuts what may not go on; says when to look again.
@@ -157,18 +200,24 @@ impl Streams {
 pub struct StreamEnd {
     number: u64,
     id: RequestId,
+    is_watch: bool,
     ending: Arc<Ending>,
     streams: Streams,
-    _place: StreamPlace,
+    _place: Option<StreamPlace>,
     _counted: GaugeGuard,
 }
 
 impl StreamEnd {
+    /// Returns when the stream is to end, with what its client reads if it has read nothing yet.
+    pub async fn cut(&self) -> Box<Refusal> {
+        self.ending.token.cancelled().await;
+        self.refusal().unwrap_or_else(|| Box::new(Refusal::restarting()))
+    }
+
     /// Ends `body` when the stream is cut. A watch is told why by an `ERROR` event before it breaks off.
-    pub fn guard(self, body: Body, is_watch: bool) -> Body {
+    pub fn guard(self, body: Body) -> Body {
         let cut = Box::pin(self.ending.token.clone().cancelled_owned());
-        let guarded =
-            Guarded { inner: Some(body), cut, end: self, is_watch, at_line_end: true, last_word: None };
+        let guarded = Guarded { inner: Some(body), cut, end: self, at_line_end: true, last_word: None };
         http_body_util::BodyExt::boxed_unsync(guarded)
     }
 
@@ -192,7 +241,6 @@ struct Guarded {
     inner: Option<Body>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     end: StreamEnd,
-    is_watch: bool,
     at_line_end: bool,
     last_word: Option<Pin<Box<Sleep>>>,
 }
@@ -205,7 +253,7 @@ impl Guarded {
         if let Some(leaving) = &mut self.last_word {
             return if leaving.as_mut().poll(cx).is_ready() { broken } else { Poll::Pending };
         }
-        if !self.is_watch || !self.at_line_end {
+        if !self.end.is_watch || !self.at_line_end {
             return broken;
         }
         self.last_word = Some(Box::pin(sleep(LAST_WORD)));
@@ -222,7 +270,9 @@ impl HttpBody for Guarded {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.end.ending.token.is_cancelled() || self.cut.as_mut().poll(cx).is_ready() {
+        let is_cut = self.end.ending.token.is_cancelled() || self.cut.as_mut().poll(cx).is_ready();
+        // A clean end comes between two events, never within one.
+        if is_cut && (self.at_line_end || self.end.refusal().is_some()) {
             return self.ended(cx);
         }
         let Some(inner) = self.inner.as_mut() else { return Poll::Ready(None) };

@@ -21,6 +21,8 @@ use crate::request_id::RequestId;
 const CONNECT: Duration = Duration::from_secs(5);
 /// The API server gives up after 60 s; beyond that nobody answers.
 const ANSWER_HEAD: Duration = Duration::from_secs(75);
+/// A kubelet sends the head of a followed log with the first line; until then only the gate's own limits end it.
+const FOLLOWED_HEAD: Duration = Duration::from_secs(24 * 3600);
 const TOKEN_LIFE: Duration = Duration::from_secs(30);
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -52,6 +54,8 @@ pub struct Outgoing {
     pub user_agent: String,
     /// The body, re-encoded.
     pub body: Bytes,
+    /// The answer's head comes with its first byte, whenever that is: a followed log of a container that is silent.
+    pub patient: bool,
 }
 
 /// Why no answer came.
@@ -146,11 +150,12 @@ impl Upstream {
         id: &RequestId,
     ) -> Result<Response<Incoming>, UpstreamError> {
         let pool = if outgoing.method == Method::GET { &self.reads } else { &self.writes };
+        let patience = if outgoing.patient { FOLLOWED_HEAD } else { ANSWER_HEAD };
         let mut request = self.build(outgoing, as_agent, id)?;
         if let Some(value) = self.credential.header().map_err(UpstreamError::Token)? {
             request.headers_mut().insert(header::AUTHORIZATION, value);
         }
-        match tokio::time::timeout(ANSWER_HEAD, pool.request(request)).await {
+        match tokio::time::timeout(patience, pool.request(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) if error.is_connect() => Err(UpstreamError::Connect(error)),
             Ok(Err(error)) => Err(UpstreamError::Broken(chain(&error))),

@@ -7,6 +7,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use proxy::accept::{Acceptor, Session};
+use proxy::drain::Drain;
 use proxy::live::Certificate;
 use proxy::refuse::{Body, whole};
 use proxy::telemetry::Telemetry;
@@ -17,11 +18,10 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_util::sync::CancellationToken;
 
 struct Server {
     acceptor: Acceptor,
-    draining: CancellationToken,
+    drain: Drain,
     ca: CertificateDer<'static>,
 }
 
@@ -31,11 +31,11 @@ impl Server {
         let certificate = Arc::new(Certificate::default());
         let (chain, key) = (pair.cert.pem(), pair.signing_key.serialize_pem());
         certificate.replace(chain.as_bytes(), key.as_bytes()).expect("fits");
-        let draining = CancellationToken::new();
+        let drain = Drain::default();
         let telemetry = Telemetry::new().expect("metrics");
-        let acceptor = Acceptor::new(certificate, 10, telemetry, draining.clone()).expect("TLS");
+        let acceptor = Acceptor::new(certificate, 10, telemetry, drain.clone()).expect("TLS");
         let ca = CertificateDer::from_pem_slice(chain.as_bytes()).expect("PEM");
-        Self { acceptor, draining, ca }
+        Self { acceptor, drain, ca }
     }
 
     /// A pipe into the gate, and the task at its other end.
@@ -155,13 +155,64 @@ async fn f14_a_stranger_gets_one_request_on_h2() {
     assert!(client.ready().await.is_err(), "no second request");
 }
 
+async fn h1_request(stream: &mut TlsStream<DuplexStream>) -> String {
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("written");
+    let mut text = String::new();
+    while !text.ends_with("here") {
+        let mut some = [0; 1024];
+        let length = stream.read(&mut some).await.expect("an answer");
+        assert!(length > 0, "the connection ended after `{text}`");
+        text.push_str(&String::from_utf8_lossy(&some[..length]));
+    }
+    text
+}
+
 #[tokio::test]
-async fn f02_a_drain_ends_idle_connections() {
+async fn f02_a_drain_leaves_an_idle_http1_connection_until_its_next_answer_or_the_door_closes() {
+    let server = Server::new();
+    let ((mut busy, task), (mut idle, idle_task)) = (server.tls(b"http/1.1").await, server.tls(b"http/1.1").await);
+    for stream in [&mut busy, &mut idle] {
+        assert!(!h1_request(stream).await.contains("connection: close"));
+    }
+    server.drain.begin(Duration::from_secs(60));
+    assert!(h1_request(&mut busy).await.contains("connection: close"));
+    ended(task).await;
+    assert!(!idle_task.is_finished(), "a request may be on its way");
+    server.drain.close();
+    ended(idle_task).await;
+}
+
+async fn ended(task: JoinHandle<()>) {
+    tokio::time::timeout(Duration::from_secs(5), task).await.expect("the connection ends").expect("no panic");
+}
+
+#[tokio::test]
+async fn f02_a_drain_tells_http2_at_once_and_serves_whoever_still_comes() {
+    let server = Server::new();
+    let connect = async || {
+        let (stream, task) = server.tls(b"h2").await;
+        let (client, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("h2");
+        tokio::spawn(connection);
+        (client, task)
+    };
+    let get = || Request::get("https://gate.test/").body(Empty::<bytes::Bytes>::new()).expect("a request");
+    let (mut open, open_task) = connect().await;
+    open.send_request(get()).await.expect("an answer").into_body().collect().await.expect("a body");
+    server.drain.begin(Duration::from_secs(60));
+    ended(open_task).await;
+    let (mut late, late_task) = connect().await;
+    let answer = late.send_request(get()).await.expect("it is served");
+    assert_eq!(answer.into_body().collect().await.expect("a body").to_bytes(), "here");
+    ended(late_task).await;
+    assert!(late.ready().await.is_err(), "and told to go elsewhere");
+}
+
+#[tokio::test]
+async fn f02_what_is_cut_breaks_off() {
     let server = Server::new();
     let (mut stream, task) = server.tls(b"http/1.1").await;
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("written");
-    let mut some = [0; 64];
-    assert!(stream.read(&mut some).await.expect("an answer") > 0);
-    server.draining.cancel();
-    tokio::time::timeout(Duration::from_secs(5), task).await.expect("the connection ends").expect("no panic");
+    h1_request(&mut stream).await;
+    server.drain.cut();
+    ended(task).await;
 }

@@ -287,6 +287,19 @@ pub struct Outcome {
     /// Reason word of the Status that the agent was given, if the gate made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Of a log: what the agent was given, to be compared with the container's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogSum>,
+}
+
+/// A log that was passed on, in figures; its text is not recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LogSum {
+    /// Line ends in it.
+    pub lines: u64,
+    /// Hash of its bytes.
+    pub sha256: Hash,
 }
 
 /// A request that the gate answers itself with an error.

@@ -33,6 +33,11 @@ impl Hash {
         Hash::from_digest(context.finish().as_ref())
     }
 
+    /// The hash of bytes that come piece by piece.
+    pub fn of_stream() -> Hasher {
+        Hasher(Context::new(&SHA256))
+    }
+
     /// From exactly 32 bytes.
     pub fn from_bytes(bytes: &[u8]) -> Option<Hash> {
         Some(Hash(bytes.try_into().ok()?))
@@ -47,6 +52,21 @@ impl Hash {
         let mut out = [0; Hash::LEN];
         out.copy_from_slice(bytes);
         Hash(out)
+    }
+}
+
+/// A hash in the making.
+pub struct Hasher(Context);
+
+impl Hasher {
+    /// Takes more bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The hash of all that came.
+    pub fn finish(self) -> Hash {
+        Hash::from_digest(self.0.finish().as_ref())
     }
 }
 

@@ -47,6 +47,7 @@ fn ended(id: &str, code: u16, millis: u64, masked: u64, disposition: Disposition
         bytes: 0,
         disposition,
         reason: None,
+        log: None,
     })
 }
 

@@ -7,6 +7,8 @@ use crate::target::{Method, Path, ResourcePath, Target, is_label};
 #[derive(Clone, Copy)]
 pub(super) enum Shape {
     Flag,
+    /// A flag that may not be set.
+    Unset,
     /// A flag that may stand alone, as in `/livez?verbose`.
     BareFlag,
     Number,
@@ -31,7 +33,7 @@ pub(super) enum Shape {
 
 use Shape::{
     Argument, BareFlag, Dropped, DryRun, Duration, Fields, Flag, Label, Labels, Moment, Number, OneOf, Ports,
-    Text, Texts,
+    Text, Texts, Unset,
 };
 
 pub(super) type Key = (&'static str, Shape);
@@ -72,7 +74,8 @@ pub(super) const DELETE: &[Key] = &[
 const LOG: &[Key] = &[
     ("container", Label),
     ("follow", Flag),
-    ("insecureSkipTLSVerifyBackend", Flag),
+    // The log would be whatever stands between the API server and the kubelet says.
+    ("insecureSkipTLSVerifyBackend", Unset),
     ("limitBytes", Number),
     ("previous", Flag),
     ("sinceSeconds", Number),
@@ -151,6 +154,10 @@ pub(super) fn canonical(key: &'static str, shape: Shape, value: String) -> Resul
             "" if matches!(shape, BareFlag) => return Ok("true".to_owned()),
             _ => must(false, "`true` or `false`")?,
         },
+        Unset => {
+            must(matches!(value.as_str(), "false" | "False" | "FALSE" | "0"), "absent: the gate reads logs of verified kubelets only")?;
+            return Ok("false".to_owned());
+        }
         Number => {
             return number(&value)
                 .map(|n| n.to_string())

@@ -143,6 +143,7 @@ async fn read(
         accept: "application/json".to_owned(),
         user_agent: "sallyport-proxy/approval".to_owned(),
         body: bytes::Bytes::new(),
+        patient: false,
     };
     let answer = upstream.send(outgoing, Some(as_agent), id).await?;
     match answer.status() {

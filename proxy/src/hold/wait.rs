@@ -8,7 +8,7 @@ use super::{Held, Hold, HoldError};
 
 impl Hold {
     /// Waits until the grant of this name may have been decided, the policies changed, or `until`. `false` if time ran
-    /// out. The followed copy only wakes: what follows is decided from a fresh read (D23).
+    /// out, or this replica ends: the grant stays, and the same command finds it at another replica (F02). The followed copy only wakes: what follows is decided from a fresh read (D23).
     pub(super) async fn wait(
         &self,
         held: Held<'_>,
@@ -37,6 +37,7 @@ impl Hold {
                     }
                 }
                 () = tokio::time::sleep_until(until) => return Ok(false),
+                () = self.drain.closed() => return Ok(false),
             }
         }
     }

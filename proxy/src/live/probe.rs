@@ -107,6 +107,7 @@ async fn probe(upstream: &Upstream, agent: &Agent) -> Found {
         accept: "application/json".to_owned(),
         user_agent: "sallyport-proxy probe".to_owned(),
         body: review.to_string().into(),
+        patient: false,
     };
     let impersonation = Impersonation {
         username: agent.username().to_owned(),

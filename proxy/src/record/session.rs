@@ -2,7 +2,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use recording::event::{Disposition, Event, GrantEvent, Intent, Outcome, Refusal, Review};
+use recording::event::{Disposition, Event, GrantEvent, Intent, LogSum, Outcome, Refusal, Review};
 
 use super::chain::Chain;
 use super::spool::Room;
@@ -31,6 +31,8 @@ pub struct Ended {
     pub disposition: Disposition,
     /// Reason word of the Status, if the gate made the answer.
     pub reason: Option<String>,
+    /// Of a log: what was passed on.
+    pub log: Option<LogSum>,
 }
 
 impl Ended {
@@ -42,6 +44,7 @@ impl Ended {
             bytes: 0,
             disposition: Disposition::Refused,
             reason: Some(reason.to_owned()),
+            log: None,
         }
     }
 }
@@ -187,7 +190,7 @@ impl Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         let disposition = Disposition::Unknown;
-        self.write(Ended { code: 0, masked: 0, bytes: 0, disposition, reason: None });
+        self.write(Ended { code: 0, masked: 0, bytes: 0, disposition, reason: None, log: None });
     }
 }
 
@@ -200,5 +203,6 @@ fn outcome(request_id: String, ended: Ended, arrived: Instant) -> Event {
         bytes: ended.bytes,
         disposition: ended.disposition,
         reason: ended.reason,
+        log: ended.log,
     })
 }

@@ -23,7 +23,7 @@ use crate::limits::StreamPlace;
 use crate::mask::{Masked, Prepared};
 use crate::record::{Durability, Ended, Pending};
 use crate::refuse::{Body, Reason, Refusal};
-use crate::streams::Open;
+use crate::streams::{Open, StreamEnd};
 use crate::telemetry::Stage;
 
 /// What every step needs.
@@ -40,9 +40,8 @@ struct Sent {
     asked: Asked,
     prepared: Prepared,
     pending: Pending,
-    place: Option<StreamPlace>,
+    stream: Option<StreamEnd>,
     authority: Option<Authority>,
-    owes: Option<Obligations>,
     warnings: Vec<String>,
 }
 
@@ -62,8 +61,9 @@ impl Pass<'_> {
         let owes = Some(decision.obligations().clone());
         let warnings = [explain::narrowed(&decision), explain::window_closes(&authority, Timestamp::now())];
         let warnings = warnings.into_iter().flatten().collect();
-        let sent = Sent { asked, prepared, pending, place, authority: Some(authority), owes, warnings };
-        let answer = self.forward(permit, &sent.asked, &sent.prepared).await;
+        let stream = self.stream(place, Some(&authority), owes);
+        let sent = Sent { asked, prepared, pending, stream, authority: Some(authority), warnings };
+        let answer = self.forward(permit, &sent.asked, &sent).await;
         Ok(self.finish(sent, answer).await)
     }
 
@@ -79,7 +79,6 @@ impl Pass<'_> {
                 released.map_err(|error| self.not_released(&error.refusal(self.action)))?
             }
             () = self.climb.gone.cancelled() => return Err(client_left()),
-            () = gate.draining.cancelled() => return Err(restarting()),
         };
         gate.telemetry.stage(Stage::Hold, started.elapsed());
         gate.telemetry.approval_wait(started.elapsed());
@@ -95,8 +94,9 @@ impl Pass<'_> {
         let owes = Some(released.decision.obligations().clone());
         let warnings = explain::approved(&authority).into_iter().collect();
         let asked = released.request.clone();
-        let sent = Sent { asked, prepared, pending, place, authority: Some(authority), owes, warnings };
-        let answer = self.forward(permit, &sent.asked, &sent.prepared).await;
+        let stream = self.stream(place, Some(&authority), owes);
+        let sent = Sent { asked, prepared, pending, stream, authority: Some(authority), warnings };
+        let answer = self.forward(permit, &sent.asked, &sent).await;
         match self.until_unmoved(held, released, answer, &sent).await {
             Ok(answer) => Ok(self.finish(sent, answer).await),
             Err(refusal) => Ok(self.failed(sent.pending, Disposition::Refused, refusal)),
@@ -117,9 +117,8 @@ impl Pass<'_> {
                 return Ok(self.failed(pending, Disposition::Refused, error.refusal()));
             }
         };
-        let asked = asked.clone();
-        let sent =
-            Sent { asked, prepared, pending, place, authority: None, owes: None, warnings: Vec::new() };
+        let (asked, stream) = (asked.clone(), self.stream(place, None, None));
+        let sent = Sent { asked, prepared, pending, stream, authority: None, warnings: Vec::new() };
         Ok(self.finish(sent, answer).await)
     }
 
@@ -147,7 +146,7 @@ impl Pass<'_> {
         telemetry.request(&self.climber.caller.key.to_string(), decision, "");
         let status = masked.status();
         let (response, tally) = masked.into_parts();
-        response.map(|body| outcome::followed(body, pending, status, tally, telemetry.clone()))
+        response.map(|body| outcome::followed(body, pending, status, tally, telemetry.clone(), false))
     }
 
     fn asking<'b>(&'b self, asked: &'b Asked) -> Held<'b> {
@@ -180,6 +179,27 @@ impl Pass<'_> {
                 format!("sallyport/StreamDenied: agent {} already holds {most} open streams.", caller.key);
             Refusal::new(Reason::StreamDenied, why).next("end one of them, then run the command again")
         })
+    }
+
+    /// Registers what may go on for long: a watch, and every log, because a client that reads slowly makes it long.
+    fn stream(
+        &self,
+        place: Option<StreamPlace>,
+        authority: Option<&Authority>,
+        owes: Option<Obligations>,
+    ) -> Option<StreamEnd> {
+        if place.is_none() && !is_log(self.action) {
+            return None;
+        }
+        let open = Open {
+            caller: self.climber.caller.clone(),
+            action: Arc::clone(self.action),
+            own_grants: authority.is_none(),
+            authority: authority.cloned(),
+            owes,
+            id: self.climb.id.clone(),
+        };
+        Some(self.climb.gate.streams.open(open, place))
     }
 
     /// Makes the intent durable: nothing goes upstream before.
@@ -226,12 +246,20 @@ impl Pass<'_> {
         &self,
         permit: Permit,
         asked: &Asked,
-        prepared: &Prepared,
+        sent: &Sent,
     ) -> Result<Answer, ForwardError> {
         let (gate, session) = (&self.climb.gate, self.climber.session.name());
         let started = std::time::Instant::now();
-        let accept = prepared.accept();
-        let answer = forward::forward(&gate.upstream, permit, asked, accept, session, &self.climb.id).await;
+        let accept = sent.prepared.accept();
+        let answer = forward::forward(&gate.upstream, permit, asked, accept, session, &self.climb.id);
+        let answer = match &sent.stream {
+            // A followed log has no head before its first line.
+            Some(stream) => tokio::select! {
+                answer = answer => answer,
+                refusal = stream.cut() => Err(ForwardError::Cut(refusal)),
+            },
+            None => answer.await,
+        };
         gate.telemetry.stage(Stage::Forward, started.elapsed());
         answer
     }
@@ -251,7 +279,7 @@ impl Pass<'_> {
             let again = self.climb.gate.hold.compare_again(held, &released).await;
             released = again.map_err(|error| error.refusal(self.action))?;
             let permit = released.take_permit().ok_or_else(no_permit)?;
-            answer = self.forward(permit, &released.request, &sent.prepared).await;
+            answer = self.forward(permit, &released.request, sent).await;
         }
         Ok(answer)
     }
@@ -289,19 +317,11 @@ impl Pass<'_> {
         let status = masked.status();
         let (response, tally) = masked.into_parts();
         let (head, mut body) = response.into_parts();
-        if let Some(place) = sent.place {
-            let is_watch = matches!(&**self.action, Action::Resource(action) if action.verb == Verb::Watch);
-            let open = Open {
-                caller: self.climber.caller.clone(),
-                action: Arc::clone(self.action),
-                own_grants: sent.authority.is_none(),
-                authority: sent.authority,
-                owes: sent.owes,
-                id: self.climb.id.clone(),
-            };
-            body = gate.streams.open(open, place).guard(body, is_watch);
+        if let Some(stream) = sent.stream {
+            body = stream.guard(body);
         }
-        let body = outcome::followed(body, sent.pending, status, tally, gate.telemetry.clone());
+        let is_log = is_log(self.action);
+        let body = outcome::followed(body, sent.pending, status, tally, gate.telemetry.clone(), is_log);
         Response::from_parts(head, body)
     }
 
@@ -358,8 +378,14 @@ fn moved_on(action: &Action, asked: &Asked, status: StatusCode) -> bool {
     bound && (tested || status == StatusCode::CONFLICT)
 }
 
+/// Whether the answer is a container's log.
+fn is_log(action: &Action) -> bool {
+    matches!(action, Action::Resource(action) if action.subresource.as_deref() == Some("log"))
+}
+
 fn disposition(error: &ForwardError) -> Disposition {
     match error {
+        ForwardError::Cut(_) => Disposition::Cut,
         ForwardError::AnotherAct
         | ForwardError::Expired
         | ForwardError::Target(_)
@@ -382,12 +408,4 @@ fn client_left() -> Refusal {
         Reason::ApprovalPending,
         "sallyport/ApprovalPending: the client left before a human decided.",
     )
-}
-
-fn restarting() -> Refusal {
-    Refusal::new(
-        Reason::ServiceUnavailable,
-        "sallyport/ServiceUnavailable: the gate is restarting. Nothing has been changed.",
-    )
-    .next("run exactly the same command again; the approval that was asked for stays")
 }

@@ -360,7 +360,7 @@ async fn f02_a_drain_ends_watches_cleanly() {
     let mut watch =
         client.send_request(request("GET", &format!("{MAPS}?watch=true"), &[], "")).await.unwrap();
     watch.frame().await.unwrap().unwrap();
-    world.gate.draining.cancel();
+    world.gate.drain.close();
     let end = tokio::time::timeout(Duration::from_secs(2), watch.frame()).await.unwrap();
     assert!(end.is_none(), "{end:?}");
 }

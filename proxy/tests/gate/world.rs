@@ -18,6 +18,7 @@ use proxy::accept::Session;
 use proxy::authenticate::Authenticator;
 use proxy::decide::Decider;
 use proxy::discovery::DiscoveryCache;
+use proxy::drain::Drain;
 use proxy::grants::Grants;
 use proxy::hold::Hold;
 use proxy::limits::Limits;
@@ -32,7 +33,7 @@ use recording::event::Event;
 use recording::segment::Stamp;
 use recording::store::read_session;
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::server::Server;
 
@@ -116,14 +117,16 @@ impl World {
         let (store, cards) = (Arc::new(InMemory::new()), Arc::new(MemoryCards::default()));
         let settings = Settings::new("test", spool.path().join("spool"), "memory://");
         let recorder = Recorder::open(settings, store.clone(), cards.clone(), telemetry.clone()).unwrap();
+        let drain = Drain::default();
         let decider = Decider::new(live.clone(), grants.clone(), "sallyport-system");
         let gate = Gate {
             authenticator: Authenticator::new(client, limits.clone()),
             discovery: DiscoveryCache::new(Arc::clone(&upstream)),
-            hold: Hold::new(decider.clone(), grants.clone(), Arc::clone(&upstream), live.clone()),
-            streams: Streams::new(telemetry.clone()),
+            hold: Hold::new(decider.clone(), grants.clone(), Arc::clone(&upstream), live.clone(), drain.clone()),
+            streams: Streams::new(telemetry.clone(), drain.clone()),
+            drain,
             masks: Masks::default(),
-            draining: CancellationToken::new(),
+            writes: TaskTracker::new(),
             live,
             limits,
             decider,
@@ -143,7 +146,7 @@ impl World {
         tokio::spawn(async move {
             let (decider, grants, live) = (gate.decider.clone(), gate.grants.clone(), gate.live.clone());
             let asker = Asker { decider, grants, live };
-            gate.streams.watch_over(&gate.live, &gate.draining, |open, now| asker.still(open, now)).await;
+            gate.streams.watch_over(&gate.live, |open, now| asker.still(open, now)).await;
         });
     }
 

@@ -88,6 +88,7 @@ pub fn outcome(id: &str, code: u16, disposition: Disposition) -> Event {
         bytes: 10,
         disposition,
         reason: None,
+        log: None,
     })
 }
 

@@ -261,7 +261,7 @@ pub fn refusal(id: &str, reason: &str) -> Refusal {
 }
 
 pub fn executed() -> Ended {
-    Ended { code: 200, masked: 2, bytes: 100, disposition: Disposition::Executed, reason: None }
+    Ended { code: 200, masked: 2, bytes: 100, disposition: Disposition::Executed, reason: None, log: None }
 }
 
 /// A whole request.
