@@ -35,12 +35,15 @@ pub struct Cluster {
 }
 
 impl Flags {
-    /// Reads the kubeconfig. Nothing is sent yet.
+    /// Reads the kubeconfig; in a pod without one, the ServiceAccount's. Nothing is sent yet.
     pub async fn connect(&self) -> anyhow::Result<Cluster> {
         let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
         let config = match &self.kubeconfig {
             Some(path) => Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &options).await,
-            None => Config::from_kubeconfig(&options).await,
+            None => {
+                let found = Config::from_kubeconfig(&options).await;
+                found.or_else(|error| Config::incluster().map_err(|_| error))
+            }
         };
         let config = config.context("no usable kubeconfig")?;
         let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
@@ -57,6 +60,16 @@ impl Cluster {
     /// Reads `path`.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         self.send(http::Request::get(path).body(Body::empty())?).await
+    }
+
+    /// Creates `object` at `path`.
+    pub async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        object: &serde_json::Value,
+    ) -> anyhow::Result<T> {
+        let request = http::Request::post(path).header(http::header::CONTENT_TYPE, "application/json");
+        self.send(request.body(Body::from(serde_json::to_vec(object)?))?).await
     }
 
     /// Merges `patch` into the object at `path`.

@@ -1,5 +1,6 @@
 //! `kubectl sallyport`: what a person does about agents, as sugar over plain objects.
 
+mod boundary;
 mod cluster;
 mod escape;
 mod explain;
@@ -40,6 +41,8 @@ enum Verb {
     Replay(replay::Arguments),
     /// Say whether a session's recording is what was recorded.
     Verify(verify::Arguments),
+    /// Try the ways around the gate; fail unless all are shut and on record.
+    CheckBoundary(boundary::Arguments),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -66,5 +69,6 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Verb::Explain(verb) => explain::run(&cluster, &verb).await,
         Verb::Replay(verb) => replay::run(&cluster, &verb).await,
         Verb::Verify(verb) => verify::run(&cluster, &verb).await,
+        Verb::CheckBoundary(verb) => boundary::run(&cluster, &verb).await,
     }
 }

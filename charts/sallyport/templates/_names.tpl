@@ -18,10 +18,15 @@ app.kubernetes.io/component: {{ .component }}
 {{- if .image.digest }}@{{ .image.digest }}{{ else }}:{{ .root.Values.image.tag | default .root.Chart.AppVersion }}{{ end }}
 {{- end }}
 
+{{/* The gate's Service, for those inside the cluster. */}}
+{{- define "sallyport.serviceUrl" -}}
+{{- $port := int .Values.proxy.service.port -}}
+https://sallyport-proxy.{{ .Release.Namespace }}.svc{{ if ne $port 443 }}:{{ $port }}{{ end }}
+{{- end }}
+
 {{/* Where agents reach the gate. */}}
 {{- define "sallyport.url" -}}
-{{- $port := int .Values.proxy.service.port -}}
-{{- .Values.proxy.url | default (printf "https://sallyport-proxy.%s.svc%s" .Release.Namespace (eq $port 443 | ternary "" (printf ":%d" $port))) }}
+{{- .Values.proxy.url | default (include "sallyport.serviceUrl" .) }}
 {{- end }}
 
 {{/* The Secret that the proxy takes its certificate from. */}}
@@ -75,4 +80,11 @@ topologySpreadConstraints:
 {{- with .root.Values.global.imagePullSecrets }}
 imagePullSecrets: {{ toJson . }}
 {{- end }}
+{{- end }}
+
+{{/* Annotations of what `helm test` makes before its pod, and takes away again. */}}
+{{- define "sallyport.testHook" -}}
+helm.sh/hook: test
+helm.sh/hook-weight: {{ .weight | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- end }}
