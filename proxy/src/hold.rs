@@ -109,7 +109,7 @@ impl HoldError {
     /// What the client reads about the act that was held.
     pub fn refusal(&self, action: &Action) -> refuse::Refusal {
         let said = match self {
-            HoldError::Refused(refusal) => return (**refusal).clone().into(),
+            HoldError::Refused(refusal) => return (**refusal).clone(),
             HoldError::Decide(error) => error.refusal(),
             HoldError::Unavailable(_) => refuse::Refusal::new(
                 Reason::ServiceUnavailable,
@@ -150,13 +150,7 @@ pub struct Hold {
 
 impl Hold {
     /// With the grants that `decider` decides from. When `drain` closes the door, nobody is held any longer.
-    pub fn new(
-        decider: Decider,
-        grants: Grants,
-        upstream: Arc<Upstream>,
-        live: Live,
-        drain: Drain,
-    ) -> Self {
+    pub fn new(decider: Decider, grants: Grants, upstream: Arc<Upstream>, live: Live, drain: Drain) -> Self {
         Self { decider, grants, upstream, live, drain, ran_out: Mutex::default() }
     }
 

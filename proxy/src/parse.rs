@@ -14,7 +14,7 @@ use thiserror::Error;
 use tokio::time::{Instant, timeout};
 
 use crate::discovery::{DiscoveryCache, DiscoveryError};
-use crate::refuse::{Reason, Refusal};
+use crate::refuse::{self, Reason, Refusal};
 
 const READ_BODY: Duration = Duration::from_secs(30);
 
@@ -39,7 +39,7 @@ impl ParseError {
     /// What the client reads.
     pub fn refusal(&self) -> Refusal {
         match self {
-            ParseError::Refused(refusal) => refusal.clone().into(),
+            ParseError::Refused(refusal) => refuse::unread(refusal.clone()),
             ParseError::Slow => Refusal::new(
                 Reason::BadRequest,
                 "sallyport/BadRequest: the body did not arrive in time (rule F10)",

@@ -1,5 +1,5 @@
 //! The one door by which a failure reaches a client: code, closed reason, words.
-mod reason;
+mod code;
 
 use std::error::Error;
 
@@ -12,7 +12,8 @@ use serde_json::json;
 
 use crate::request_id::RequestId;
 
-pub use reason::Reason;
+pub use code::code;
+pub use policy::explain::{Cause, Reason, Refusal};
 
 /// What an answer's body may fail with; the text goes to the log only.
 pub type BodyError = Box<dyn Error + Send + Sync>;
@@ -27,175 +28,69 @@ pub fn whole(bytes: impl Into<Bytes>) -> Body {
     http_body_util::Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// One entry of `details.causes`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cause {
-    /// `sallyport.dev/Grant`, `sallyport.dev/Rule` and so on.
-    pub reason: String,
-    /// What it is about, such as `policy/rule`.
-    pub field: String,
-    /// What it says.
-    pub message: String,
+/// The `Status` object of a refusal; the request id ends the lines and the causes.
+pub fn status(refusal: &Refusal, id: &RequestId) -> serde_json::Value {
+    let cause = |c: &Cause| json!({"reason": c.reason, "field": c.field, "message": c.message});
+    let own = json!({"reason": "sallyport.dev/RequestID", "message": id.as_str()});
+    let causes: Vec<_> = refusal.causes.iter().map(cause).chain([own]).collect();
+    let mut details = json!({"causes": causes});
+    for (key, value) in [("group", &refusal.group), ("kind", &refusal.kind), ("name", &refusal.name)] {
+        if !value.is_empty() {
+            details[key] = json!(value);
+        }
+    }
+    if let Some(seconds) = refusal.wait_seconds {
+        details["retryAfterSeconds"] = json!(seconds);
+    }
+    json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "code": code(refusal.reason).as_u16(), "reason": refusal.reason.as_str(),
+        "message": refusal.message(id.as_str()), "details": details,
+    })
 }
 
-/// A refusal, ready to be written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// Reason and code.
-    pub reason: Reason,
-    /// The first line: a sentence.
-    pub sentence: String,
-    /// The indented `key: value` lines, in order; `id` is added last. A value may have several lines.
-    pub lines: Vec<(&'static str, String)>,
-    /// API group of what was asked for.
-    pub group: String,
-    /// Plural resource of what was asked for.
-    pub kind: String,
-    /// Name of what was asked for.
-    pub name: String,
-    /// `details.retryAfterSeconds`: where waiting helps.
-    pub wait_seconds: Option<u32>,
-    /// The machine form; the request id is added last.
-    pub causes: Vec<Cause>,
+/// The answer that a refusal becomes.
+pub fn answer(refusal: &Refusal, id: &RequestId) -> Response<Body> {
+    let mut response = Response::new(whole(status(refusal, id).to_string()));
+    *response.status_mut() = code(refusal.reason);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    common(headers, id);
+    if let Some(seconds) = code::retry_after(refusal.reason) {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
+    }
+    if refusal.reason == Reason::MethodNotAllowed {
+        headers.insert(header::ALLOW, HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE"));
+    }
+    response
 }
 
-impl Refusal {
-    /// A refusal that says one sentence.
-    pub fn new(reason: Reason, sentence: impl Into<String>) -> Self {
-        Self {
-            reason,
-            sentence: sentence.into(),
-            lines: Vec::new(),
-            group: String::new(),
-            kind: String::new(),
-            name: String::new(),
-            wait_seconds: None,
-            causes: Vec::new(),
-        }
-    }
-
-    /// What a request or stream is told that the replica's end interrupts (F02). Whether it was carried out, its record says.
-    pub fn restarting() -> Self {
-        let why = "sallyport/ServiceUnavailable: the gate is restarting.";
-        Refusal::new(Reason::ServiceUnavailable, why).next("run the same command again")
-    }
-
-    /// Adds a `key: value` line.
-    #[must_use]
-    pub fn line(mut self, key: &'static str, value: impl Into<String>) -> Self {
-        self.lines.push((key, value.into()));
-        self
-    }
-
-    /// Says in `details` what was asked for.
-    #[must_use]
-    pub fn about(mut self, action: &policy::action::Action) -> Self {
-        if let policy::action::Action::Resource(action) = action {
-            self.group.clone_from(&action.group);
-            self.kind.clone_from(&action.resource);
-            self.name = action.name.clone().unwrap_or_default();
-        }
-        self
-    }
-
-    /// Adds what is to be done next: a complete command or `stop`.
-    #[must_use]
-    pub fn next(self, value: impl Into<String>) -> Self {
-        self.line("next", value)
-    }
-
-    /// The whole message, as kubectl prints it.
-    pub fn message(&self, id: &RequestId) -> String {
-        let mut text = self.sentence.clone();
-        let lines = self.lines.iter().map(|(key, value)| (*key, value.as_str()));
-        for (key, value) in lines.chain([("id", id.as_str())]) {
-            for (index, line) in value.lines().enumerate() {
-                let label = if index == 0 { format!("{key}:") } else { String::new() };
-                text.push_str(&format!("\n  {label:<9}{line}"));
-            }
-        }
-        text
-    }
-
-    /// The `Status` object.
-    pub fn status(&self, id: &RequestId) -> serde_json::Value {
-        let cause = |c: &Cause| json!({"reason": c.reason, "field": c.field, "message": c.message});
-        let own = json!({"reason": "sallyport.dev/RequestID", "message": id.as_str()});
-        let causes: Vec<_> = self.causes.iter().map(cause).chain([own]).collect();
-        let mut details = json!({"causes": causes});
-        for (key, value) in [("group", &self.group), ("kind", &self.kind), ("name", &self.name)] {
-            if !value.is_empty() {
-                details[key] = json!(value);
-            }
-        }
-        if let Some(seconds) = self.wait_seconds {
-            details["retryAfterSeconds"] = json!(seconds);
-        }
-        json!({
-            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "code": self.reason.code().as_u16(), "reason": self.reason.as_str(),
-            "message": self.message(id), "details": details,
-        })
-    }
-
-    /// The answer.
-    pub fn answer(&self, id: &RequestId) -> Response<Body> {
-        let mut response = Response::new(whole(self.status(id).to_string()));
-        *response.status_mut() = self.reason.code();
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        common(headers, id);
-        if let Some(seconds) = self.reason.retry_after() {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
-        }
-        if self.reason == Reason::MethodNotAllowed {
-            headers.insert(header::ALLOW, HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE"));
-        }
-        response
-    }
+/// What a request or stream is told that the replica's end interrupts (F02). Whether it was carried out, its record says.
+pub fn restarting() -> Refusal {
+    let why = "sallyport/ServiceUnavailable: the gate is restarting.";
+    Refusal::new(Reason::ServiceUnavailable, why).next("run the same command again")
 }
 
-impl From<parsing::Refusal> for Refusal {
-    fn from(read: parsing::Refusal) -> Self {
-        let reason = match read.code {
-            StatusCode::UNAUTHORIZED => Reason::Unauthorized,
-            StatusCode::FORBIDDEN => Reason::Forbidden,
-            StatusCode::NOT_FOUND => Reason::NotFound,
-            StatusCode::METHOD_NOT_ALLOWED => Reason::MethodNotAllowed,
-            StatusCode::PAYLOAD_TOO_LARGE => Reason::RequestEntityTooLarge,
-            StatusCode::UNSUPPORTED_MEDIA_TYPE => Reason::UnsupportedMediaType,
-            _ => Reason::BadRequest,
-        };
-        let mut refusal = Refusal::new(reason, format!("sallyport/{}: {read}", reason.as_str()));
-        refusal.causes.push(Cause {
-            reason: "sallyport.dev/ParsingRule".to_owned(),
-            field: read.rule.to_owned(),
-            message: read.message,
-        });
-        match read.next {
-            Some(next) => refusal.next(next),
-            None => refusal,
-        }
-    }
-}
-
-impl From<policy::explain::Refusal> for Refusal {
-    fn from(said: policy::explain::Refusal) -> Self {
-        let cause = |c: policy::explain::Cause| Cause {
-            reason: c.reason.to_owned(),
-            field: c.field,
-            message: c.message,
-        };
-        Refusal {
-            reason: said.reason.into(),
-            sentence: said.sentence,
-            lines: said.lines,
-            group: said.group,
-            kind: said.kind,
-            name: said.name,
-            wait_seconds: said.wait_seconds,
-            causes: said.causes.into_iter().map(cause).collect(),
-        }
+/// The refusal of a request that could not be read.
+pub fn unread(read: parsing::Refusal) -> Refusal {
+    let reason = match read.code {
+        StatusCode::UNAUTHORIZED => Reason::Unauthorized,
+        StatusCode::FORBIDDEN => Reason::Forbidden,
+        StatusCode::NOT_FOUND => Reason::NotFound,
+        StatusCode::METHOD_NOT_ALLOWED => Reason::MethodNotAllowed,
+        StatusCode::PAYLOAD_TOO_LARGE => Reason::RequestEntityTooLarge,
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => Reason::UnsupportedMediaType,
+        _ => Reason::BadRequest,
+    };
+    let mut refusal = Refusal::new(reason, format!("sallyport/{}: {read}", reason.as_str()));
+    refusal.causes.push(Cause {
+        reason: "sallyport.dev/ParsingRule",
+        field: read.rule.to_owned(),
+        message: read.message,
+    });
+    match read.next {
+        Some(next) => refusal.next(next),
+        None => refusal,
     }
 }
 
@@ -243,7 +138,7 @@ mod tests {
     #[test]
     fn d05_no_decision_carries_retry_after() {
         for reason in ALL {
-            let answer = Refusal::new(reason, "x").answer(&RequestId::new());
+            let answer = answer(&Refusal::new(reason, "x"), &RequestId::new());
             let may_retry = matches!(reason, Reason::TooManyRequests | Reason::RecordingUnavailable);
             assert_eq!(answer.headers().contains_key(header::RETRY_AFTER), may_retry, "{reason:?}");
         }
@@ -251,7 +146,7 @@ mod tests {
 
     #[test]
     fn f04_an_unknown_outcome_is_502_and_is_never_repeated() {
-        let answer = Refusal::new(Reason::OutcomeUnknown, "x").answer(&RequestId::new());
+        let answer = answer(&Refusal::new(Reason::OutcomeUnknown, "x"), &RequestId::new());
         assert_eq!(answer.status(), StatusCode::BAD_GATEWAY);
         assert!(!answer.headers().contains_key(header::RETRY_AFTER));
     }
@@ -266,8 +161,8 @@ mod tests {
             "nodes is forbidden: sallyport/NotAllowed: no.\n  final:   yes, until an administrator adds a rule.\n  \
              next:    first\n           second\n  id:      {id}"
         );
-        assert_eq!(refusal.message(&id), expected);
-        let status = refusal.status(&id);
+        assert_eq!(refusal.message(id.as_str()), expected);
+        let status = status(&refusal, &id);
         assert_eq!(status["reason"], "NotAllowed");
         assert_eq!(status["code"], 403);
         assert_eq!(status["details"]["causes"][0]["message"], id.as_str());

@@ -80,7 +80,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     };
     gate.drain.cut();
     gate.writes.close();
-    let last_words = tokio::time::timeout(LAST_WORDS, async { tokio::join!(accepting.wait(), gate.writes.wait()) });
+    let last_words =
+        tokio::time::timeout(LAST_WORDS, async { tokio::join!(accepting.wait(), gate.writes.wait()) });
     if last_words.await.is_err() {
         tracing::warn!("requests that were cut still run");
     }

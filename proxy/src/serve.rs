@@ -35,7 +35,7 @@ use crate::live::Live;
 use crate::mask::Masks;
 use crate::parse::parse;
 use crate::record::{Ended, Recorder, Session, Unavailable};
-use crate::refuse::{Body, Reason, Refusal};
+use crate::refuse::{self, Body, Reason, Refusal};
 use crate::request_id::RequestId;
 use crate::streams::Streams;
 use crate::telemetry::{Stage, Telemetry};
@@ -99,13 +99,13 @@ pub async fn serve(gate: Arc<Gate>, connection: Connection, request: Request<Inc
         };
         match writes.spawn(until_cut).await {
             Ok(Some(answer)) => Some(answer),
-            Ok(None) => return Refusal::restarting().answer(&id),
+            Ok(None) => return refuse::answer(&refuse::restarting(), &id),
             Err(_) => None,
         }
     };
     climbed.unwrap_or_else(|| {
         tracing::error!(%id, "a request panicked");
-        Refusal::new(Reason::InternalError, "sallyport/InternalError: the gate failed.").answer(&id)
+        refuse::answer(&Refusal::new(Reason::InternalError, "sallyport/InternalError: the gate failed."), &id)
     })
 }
 
@@ -136,7 +136,7 @@ impl Climb {
                 if refusal.reason == Reason::Unauthorized {
                     self.connection.end_soon();
                 }
-                return refusal.answer(&self.id);
+                return refuse::answer(&refusal, &self.id);
             }
         };
         match self.climb(&climber, &head, body, &mut known).await {
@@ -169,7 +169,7 @@ impl Climb {
         let bundle = self.gate.live.bundle().map_err(|not| {
             Refusal::new(Reason::ServiceUnavailable, format!("sallyport/ServiceUnavailable: {not}."))
         })?;
-        let token = header::bearer(headers).map_err(parsing::Refusal::from)?;
+        let token = header::bearer(headers).map_err(|error| refuse::unread(error.into()))?;
         let caller = self.gate.authenticator.caller(token.expose(), &bundle, &self.gate.live).await;
         self.gate.telemetry.stage(Stage::Authenticate, started.elapsed());
         caller.map_err(|error| {
@@ -188,7 +188,7 @@ impl Climb {
     ) -> Result<Response<Body>, Refusal> {
         let gate = &*self.gate;
         gate.authenticator.admit(&climber.caller, &gate.live).map_err(|error| error.refusal())?;
-        header::check(head.version, &head.headers).map_err(parsing::Refusal::from)?;
+        header::check(head.version, &head.headers).map_err(|error| refuse::unread(error.into()))?;
         let started = Instant::now();
         let (asked, discovery) = parse(head, body, &gate.discovery).await.map_err(|error| error.refusal())?;
         gate.telemetry.stage(Stage::Parse, started.elapsed());
@@ -208,10 +208,10 @@ impl Climb {
         }
         known.decided(&decision, &gate.live);
         if let Some(refusal) = explain::refuse(&decision) {
-            return Err(refusal.into());
+            return Err(refusal);
         }
         if asked.connect || asked.headers.upgrade.is_some() {
-            return Err(explain::stream_denied(&action).into());
+            return Err(explain::stream_denied(&action));
         }
         refuse_damage(&asked)?;
         oracle::refuse(&asked, &decision)?;
@@ -234,14 +234,14 @@ impl Climb {
         tracing::info!(id = %self.id, agent, reason, "refused");
         if refusal.reason == Reason::TooManyRequests {
             climber.session.count_refusal();
-            return refusal.answer(&self.id);
+            return refuse::answer(refusal, &self.id);
         }
-        let ended = Ended::refused(refusal.reason.code().as_u16(), reason);
+        let ended = Ended::refused(refuse::code(refusal.reason).as_u16(), reason);
         let recorded = climber.session.refuse(known.refusal(&self.id, refusal), ended, self.arrived).await;
         if let Err(error) = recorded {
             tracing::error!(id = %self.id, %error, "a refusal was not recorded");
         }
-        refusal.answer(&self.id)
+        refuse::answer(refusal, &self.id)
     }
 }
 
@@ -252,12 +252,12 @@ fn refuse_damage(asked: &Asked) -> Result<(), Refusal> {
         asked.body.to_json().map(|body| masking::detect::placeholders(&body)).unwrap_or_default();
     if !placeholders.is_empty() {
         let paths: Vec<&str> = placeholders.iter().map(String::as_str).collect();
-        return Err(explain::masked_value_in_write(&asked.action, &paths).into());
+        return Err(explain::masked_value_in_write(&asked.action, &paths));
     }
     let writes = matches!(action.verb, Verb::Create | Verb::Update | Verb::Patch);
     if writes && action.group.is_empty() && action.resource == "secrets" {
         let next = "ask a person to write the Secret; other objects may refer to it by name";
-        return Err(explain::not_supported(&asked.action, "writing Secrets", next).into());
+        return Err(explain::not_supported(&asked.action, "writing Secrets", next));
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ use crate::authenticate::Caller;
 use crate::drain::Drain;
 use crate::limits::StreamPlace;
 use crate::live::Live;
-use crate::refuse::{Body, BodyError, Refusal};
+use crate::refuse::{self, Body, BodyError, Refusal};
 use crate::request_id::RequestId;
 use crate::telemetry::{GaugeGuard, Telemetry};
 
@@ -160,7 +160,7 @@ impl Streams {
             if (closed && entry.is_endless) || at.is_some_and(|at| at <= now) {
                 if !entry.what.is_watch() {
                     *entry.ending.refusal.lock().unwrap_or_else(PoisonError::into_inner) =
-                        Some(Box::new(Refusal::restarting()));
+                        Some(Box::new(refuse::restarting()));
                 }
                 entry.ending.token.cancel();
             } else {
@@ -211,7 +211,7 @@ impl StreamEnd {
     /// Returns when the stream is to end, with what its client reads if it has read nothing yet.
     pub async fn cut(&self) -> Box<Refusal> {
         self.ending.token.cancelled().await;
-        self.refusal().unwrap_or_else(|| Box::new(Refusal::restarting()))
+        self.refusal().unwrap_or_else(|| Box::new(refuse::restarting()))
     }
 
     /// Ends `body` when the stream is cut. A watch is told why by an `ERROR` event before it breaks off.
@@ -257,7 +257,7 @@ impl Guarded {
             return broken;
         }
         self.last_word = Some(Box::pin(sleep(LAST_WORD)));
-        let event = json!({"type": "ERROR", "object": refusal.status(&self.end.id)});
+        let event = json!({"type": "ERROR", "object": refuse::status(&refusal, &self.end.id)});
         Poll::Ready(Some(Ok(Frame::data(Bytes::from(format!("{event}\n"))))))
     }
 }

@@ -170,7 +170,8 @@ async fn h1_request(stream: &mut TlsStream<DuplexStream>) -> String {
 #[tokio::test]
 async fn f02_a_drain_leaves_an_idle_http1_connection_until_its_next_answer_or_the_door_closes() {
     let server = Server::new();
-    let ((mut busy, task), (mut idle, idle_task)) = (server.tls(b"http/1.1").await, server.tls(b"http/1.1").await);
+    let ((mut busy, task), (mut idle, idle_task)) =
+        (server.tls(b"http/1.1").await, server.tls(b"http/1.1").await);
     for stream in [&mut busy, &mut idle] {
         assert!(!h1_request(stream).await.contains("connection: close"));
     }
@@ -192,7 +193,9 @@ async fn f02_a_drain_tells_http2_at_once_and_serves_whoever_still_comes() {
     let connect = async || {
         let (stream, task) = server.tls(b"h2").await;
         let (client, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("h2");
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+                .await
+                .expect("h2");
         tokio::spawn(connection);
         (client, task)
     };

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::refusal::{Reason, Refusal};
+use super::reason::Reason;
+use super::refusal::Refusal;
 use super::words::{deed, one_line, quoted, source, stamp};
 use crate::approve::Deadline;
 use crate::decision::Decision;
@@ -55,7 +56,7 @@ pub fn approval_pending(decision: &Decision, grant: GrantWords<'_>, until: Times
          command again. A changed command needs a new approval.\nIf the wait times out, wait again or report to the user \
          that approval is pending."
     );
-    let mut refusal = Refusal::new(action, Reason::ApprovalPending, &sentence)
+    let mut refusal = Refusal::forbidden(action, Reason::ApprovalPending, &sentence)
         .line("why", why)
         .line("grant", format!("{name} (namespace {namespace}), waits for review until {}", stamp(until)))
         .line("next", next)
@@ -70,7 +71,7 @@ pub fn approval_pending(decision: &Decision, grant: GrantWords<'_>, until: Times
 pub fn approval_denied(decision: &Decision, grant: GrantWords<'_>, by: &str, note: Option<&str>) -> Refusal {
     let action = &*decision.judged();
     let sentence = format!("{by} denied this {} (grant {}).", deed(action), grant.name);
-    let mut refusal = Refusal::new(action, Reason::ApprovalDenied, &sentence);
+    let mut refusal = Refusal::forbidden(action, Reason::ApprovalDenied, &sentence);
     let note = note.filter(|note| !note.trim().is_empty());
     if let Some(note) = note {
         refusal = refusal.line("why", format!("reviewer note: {}", quoted(note)));
@@ -96,7 +97,7 @@ pub fn approval_expired(decision: &Decision, grant: GrantWords<'_>, of: Deadline
         Deadline::Window => "its window is over",
     };
     let sentence = format!("grant {} for this {} expired at {}: {how}.", grant.name, deed(action), stamp(at));
-    Refusal::new(action, Reason::ApprovalExpired, &sentence)
+    Refusal::forbidden(action, Reason::ApprovalExpired, &sentence)
         .line("why", "An approval holds for a short time only. Nothing has been changed.")
         .line("next", "run exactly the same command again; it asks for a new approval.")
         .cause("sallyport.dev/Grant", grant.field(), "Expired")
@@ -118,7 +119,7 @@ pub fn too_many_pending(decision: &Decision, waiting: &[&str]) -> Refusal {
         "wait for a decision, or withdraw one: kubectl delete accessgrant {first} -n {}\nthen run the command again.",
         agent.namespace()
     );
-    Refusal::new(action, Reason::TooManyPendingApprovals, &sentence)
+    Refusal::forbidden(action, Reason::TooManyPendingApprovals, &sentence)
         .line("why", "Every grant asks a human for attention. Nothing has been changed.")
         .line("next", next)
         .rules(asking_rules(decision))
@@ -130,7 +131,7 @@ pub fn too_many_pending(decision: &Decision, waiting: &[&str]) -> Refusal {
 pub fn approval_void(decision: &Decision, grant: GrantWords<'_>, why: &str) -> Refusal {
     let action = &*decision.judged();
     let sentence = format!("grant {} for this {} holds no longer.", grant.name, deed(action));
-    Refusal::new(action, Reason::ApprovalExpired, &sentence)
+    Refusal::forbidden(action, Reason::ApprovalExpired, &sentence)
         .line("why", format!("{why} Nothing has been changed."))
         .line("next", "run exactly the same command again; it asks for a new approval.")
         .cause("sallyport.dev/Grant", grant.field(), "Void")

@@ -5,6 +5,7 @@ mod approval;
 mod body;
 mod can_i;
 mod document;
+mod reason;
 mod refusal;
 mod warning;
 mod words;
@@ -16,6 +17,7 @@ pub use approval::{
 pub use body::{masked_value_in_write, not_supported, stream_denied};
 pub use can_i::{AccessAnswer, NonResourceRule, ResourceRule, RulesAnswer, can_i, list_rules};
 pub use document::{ApprovalWords, ExplainDocument, MaskWords, WouldHaveWords, explain};
-pub use refusal::{Cause, Reason, Refusal, refuse};
+pub use reason::Reason;
+pub use refusal::{Cause, Refusal, refuse};
 pub use warning::{approved, masked, narrowed, target_refused, window_closes};
 pub use words::{quoted, stamp};

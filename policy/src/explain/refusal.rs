@@ -3,65 +3,17 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::reason::Reason;
 use super::words::{deed, full_deed, namespace_flag, object, one_line, source};
 use crate::action::Action;
 use crate::agent::Agent;
 use crate::decision::{Decision, Verdict};
 use crate::rule::{Effect, RuleId};
 
-/// The reasons that the meaning gives; kubectl prints the token. All of them go out as 403.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Reason {
-    /// A Deny rule spoke.
-    PolicyDenied,
-    /// Nothing allows it.
-    NotAllowed,
-    /// A policy that selects the agent cannot be understood.
-    PolicyBroken,
-    /// A human has not decided yet.
-    ApprovalPending,
-    /// A human said no.
-    ApprovalDenied,
-    /// The approval was not given or not used in time.
-    ApprovalExpired,
-    /// Allowed only inside a window.
-    WindowRequired,
-    /// The body holds a placeholder.
-    MaskedValueInWrite,
-    /// The kill switch.
-    AgentSuspended,
-    /// Too many grants wait for review.
-    TooManyPendingApprovals,
-    /// A stream that the gate does not open.
-    StreamDenied,
-    /// A feature that is not built yet.
-    NotSupportedYet,
-}
-
-impl Reason {
-    /// The token.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Reason::PolicyDenied => "PolicyDenied",
-            Reason::NotAllowed => "NotAllowed",
-            Reason::PolicyBroken => "PolicyBroken",
-            Reason::ApprovalPending => "ApprovalPending",
-            Reason::ApprovalDenied => "ApprovalDenied",
-            Reason::ApprovalExpired => "ApprovalExpired",
-            Reason::WindowRequired => "WindowRequired",
-            Reason::MaskedValueInWrite => "MaskedValueInWrite",
-            Reason::AgentSuspended => "AgentSuspended",
-            Reason::TooManyPendingApprovals => "TooManyPendingApprovals",
-            Reason::StreamDenied => "StreamDenied",
-            Reason::NotSupportedYet => "NotSupportedYet",
-        }
-    }
-}
-
 /// One entry of `details.causes`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {
-    /// `sallyport.dev/Grant`, `sallyport.dev/Rule`, `sallyport.dev/Final`.
+    /// `sallyport.dev/Grant`, `sallyport.dev/Rule`, `sallyport.dev/Final` and so on.
     pub reason: &'static str,
     /// What it is about: `namespace/grant`, `policy/rule`; empty for the rest.
     pub field: String,
@@ -92,28 +44,47 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    pub(super) fn new(action: &Action, reason: Reason, sentence: &str) -> Refusal {
-        let (group, kind, name) = match action {
-            Action::NonResource { .. } => (String::new(), String::new(), String::new()),
-            Action::Resource(action) => {
-                (action.group.clone(), action.resource.clone(), action.name.clone().unwrap_or_default())
-            }
-        };
+    /// A refusal that says one sentence.
+    pub fn new(reason: Reason, sentence: impl Into<String>) -> Refusal {
         Refusal {
             reason,
-            sentence: format!("{} is forbidden: sallyport/{}: {sentence}", object(action), reason.as_str()),
+            sentence: sentence.into(),
             lines: Vec::new(),
-            group,
-            kind,
-            name,
+            group: String::new(),
+            kind: String::new(),
+            name: String::new(),
             wait_seconds: None,
             causes: Vec::new(),
         }
     }
 
-    pub(super) fn line(mut self, key: &'static str, value: impl Into<String>) -> Refusal {
+    pub(super) fn forbidden(action: &Action, reason: Reason, sentence: &str) -> Refusal {
+        let sentence = format!("{} is forbidden: sallyport/{}: {sentence}", object(action), reason.as_str());
+        Refusal::new(reason, sentence).about(action)
+    }
+
+    /// Says in `details` what was asked for.
+    #[must_use]
+    pub fn about(mut self, action: &Action) -> Refusal {
+        if let Action::Resource(action) = action {
+            self.group.clone_from(&action.group);
+            self.kind.clone_from(&action.resource);
+            self.name = action.name.clone().unwrap_or_default();
+        }
+        self
+    }
+
+    /// Adds a `key: value` line.
+    #[must_use]
+    pub fn line(mut self, key: &'static str, value: impl Into<String>) -> Refusal {
         self.lines.push((key, value.into()));
         self
+    }
+
+    /// Adds what is to be done next: a complete command or `stop`.
+    #[must_use]
+    pub fn next(self, value: impl Into<String>) -> Refusal {
+        self.line("next", value)
     }
 
     pub(super) fn cause(
@@ -163,7 +134,7 @@ pub fn refuse(decision: &Decision) -> Option<Refusal> {
         Verdict::NotAllowed => {
             let sentence =
                 format!("no policy allows {} for {}.", full_deed(action), decision.agent().full_name());
-            let refusal = about_creation(Refusal::new(action, Reason::NotAllowed, &sentence), decision)
+            let refusal = about_creation(Refusal::forbidden(action, Reason::NotAllowed, &sentence), decision)
                 .line("final", "yes, until an administrator adds a rule. There is nothing to request.")
                 .line("instead", "kubectl get --raw /sallyport/v1/access");
             Some(refusal.final_if(true))
@@ -175,7 +146,7 @@ pub fn refuse(decision: &Decision) -> Option<Refusal> {
                 broken.policy,
                 decision.agent().full_name()
             );
-            let refusal = Refusal::new(action, Reason::PolicyBroken, &sentence)
+            let refusal = Refusal::forbidden(action, Reason::PolicyBroken, &sentence)
                 .line("why", one_line(&broken.message))
                 .line(
                     "final",
@@ -203,7 +174,7 @@ fn about_creation(refusal: Refusal, decision: &Decision) -> Refusal {
 }
 
 fn suspended(action: &Action, agent: &Agent) -> Refusal {
-    Refusal::new(action, Reason::AgentSuspended, &format!("{} is suspended.", agent.full_name()))
+    Refusal::forbidden(action, Reason::AgentSuspended, &format!("{} is suspended.", agent.full_name()))
         .line("why", "An administrator has stopped this agent. Every request is refused.")
         .line("final", "yes, until an administrator resumes it. Retrying, waiting or asking for a grant cannot change this.")
         .line("next", "stop")
@@ -215,7 +186,7 @@ fn policy_denied(decision: &Decision) -> Refusal {
     let instead = format!("kubectl auth can-i --list{}", namespace_flag(action));
     let Some(rule) = decision.leading_rule() else {
         let sentence = format!("the gate itself denies {} here.", deed(action));
-        return Refusal::new(action, Reason::PolicyDenied, &sentence)
+        return Refusal::forbidden(action, Reason::PolicyDenied, &sentence)
             .line(
                 "why",
                 "An agent may read its own AccessGrants, create a Window for itself and delete its own; nothing else in \
@@ -227,7 +198,7 @@ fn policy_denied(decision: &Decision) -> Refusal {
             .final_if(true);
     };
     let sentence = format!("{} denies {}.", source(&rule.policy, &rule.rule), deed(action));
-    let mut refusal = Refusal::new(action, Reason::PolicyDenied, &sentence);
+    let mut refusal = Refusal::forbidden(action, Reason::PolicyDenied, &sentence);
     if let Some(message) = &rule.message {
         refusal = refusal.line("why", one_line(message));
     }
@@ -263,7 +234,7 @@ fn window_required(decision: &Decision, max_window_seconds: u32) -> Refusal {
         ask_for_window(agent, max_window_seconds),
         agent.namespace(),
     );
-    about_creation(Refusal::new(action, Reason::WindowRequired, &sentence), decision)
+    about_creation(Refusal::forbidden(action, Reason::WindowRequired, &sentence), decision)
         .line("next", next)
         .rules(offering)
         .final_if(false)

@@ -40,8 +40,7 @@ impl BindError {
                 action,
                 "approval of a request that names no single object",
                 "name one object per command, so that a human can see what exactly will run",
-            )
-            .into(),
+            ),
             BindError::NotFound => {
                 let (what, name) = match action {
                     Action::Resource(action) => (action.group_resource(), action.name.clone().unwrap_or_default()),

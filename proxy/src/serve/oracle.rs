@@ -19,7 +19,7 @@ pub fn refuse(asked: &Asked, decision: &Decision) -> Result<(), Refusal> {
     if paths.is_empty() {
         return Ok(());
     }
-    let no = |what: &str, next: &str| Err(explain::not_supported(&asked.action, what, next).into());
+    let no = |what: &str, next: &str| Err(explain::not_supported(&asked.action, what, next));
     if selects(asked, &paths) {
         return no("a selector on a field that is masked", "select by name, or by labels that you can read");
     }

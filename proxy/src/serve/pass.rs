@@ -22,7 +22,7 @@ use crate::hold::{Held, MOST_COMPARISONS, Released, serve_own};
 use crate::limits::StreamPlace;
 use crate::mask::{Masked, Prepared};
 use crate::record::{Durability, Ended, Pending};
-use crate::refuse::{Body, Reason, Refusal};
+use crate::refuse::{self, Body, Reason, Refusal};
 use crate::streams::{Open, StreamEnd};
 use crate::telemetry::Stage;
 
@@ -231,7 +231,7 @@ impl Pass<'_> {
         let now = decider.decide(&self.climber.caller, self.action, Timestamp::now());
         let mut now = now.map_err(|error| error.refusal())?;
         if let Some(refusal) = explain::refuse(&now) {
-            return Err(refusal.into());
+            return Err(refusal);
         }
         let is_approved = matches!(decision.verdict(), Verdict::Allowed(Authority::Approval { .. }));
         let may_run = now.take_permit().is_some() || (is_approved && now.terms().is_some());
@@ -242,12 +242,7 @@ impl Pass<'_> {
         Err(Refusal::new(Reason::ServiceUnavailable, why).next("run the same command again"))
     }
 
-    async fn forward(
-        &self,
-        permit: Permit,
-        asked: &Asked,
-        sent: &Sent,
-    ) -> Result<Answer, ForwardError> {
+    async fn forward(&self, permit: Permit, asked: &Asked, sent: &Sent) -> Result<Answer, ForwardError> {
         let (gate, session) = (&self.climb.gate, self.climber.session.name());
         let started = std::time::Instant::now();
         let accept = sent.prepared.accept();
@@ -329,8 +324,9 @@ impl Pass<'_> {
     fn failed(&self, pending: Pending, disposition: Disposition, refusal: Refusal) -> Response<Body> {
         let reason = refusal.reason;
         self.climb.gate.telemetry.request(&self.climber.caller.key.to_string(), "Failed", reason.as_str());
-        pending.finish(Ended { disposition, ..Ended::refused(reason.code().as_u16(), reason.as_str()) });
-        refusal.answer(&self.climb.id)
+        pending
+            .finish(Ended { disposition, ..Ended::refused(refuse::code(reason).as_u16(), reason.as_str()) });
+        refuse::answer(&refusal, &self.climb.id)
     }
 
     /// Who approved, for the record.

@@ -92,7 +92,7 @@ fn hides_otherwise() -> Refusal {
 
 fn refused(decision: &policy::decision::Decision) -> Box<Refusal> {
     Box::new(match explain::refuse(decision) {
-        Some(refusal) => refusal.into(),
+        Some(refusal) => refusal,
         None => Refusal::new(
             Reason::ApprovalPending,
             "sallyport/ApprovalPending: the policies in force now ask for an approval of this stream.",

@@ -122,7 +122,13 @@ impl World {
         let gate = Gate {
             authenticator: Authenticator::new(client, limits.clone()),
             discovery: DiscoveryCache::new(Arc::clone(&upstream)),
-            hold: Hold::new(decider.clone(), grants.clone(), Arc::clone(&upstream), live.clone(), drain.clone()),
+            hold: Hold::new(
+                decider.clone(),
+                grants.clone(),
+                Arc::clone(&upstream),
+                live.clone(),
+                drain.clone(),
+            ),
             streams: Streams::new(telemetry.clone(), drain.clone()),
             drain,
             masks: Masks::default(),

@@ -1,7 +1,6 @@
-//! The closed set of reasons: what kubectl prints in brackets, and what the metrics count.
-use http::StatusCode;
+//! The closed list of reasons.
 
-/// Every reason that a refusal can have: the token kubectl prints, and the metric label.
+/// Every reason that a refusal can have: the token that kubectl prints in brackets, and the metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// A Deny rule spoke.
@@ -85,63 +84,6 @@ impl Reason {
             Reason::BadGateway => "BadGateway",
             Reason::OutcomeUnknown => "OutcomeUnknown",
             Reason::InternalError => "InternalError",
-        }
-    }
-
-    /// The status code that goes with it. A decision is always 403 (api.md 8.1).
-    pub const fn code(self) -> StatusCode {
-        match self {
-            Reason::PolicyDenied
-            | Reason::NotAllowed
-            | Reason::PolicyBroken
-            | Reason::ApprovalPending
-            | Reason::ApprovalDenied
-            | Reason::ApprovalExpired
-            | Reason::WindowRequired
-            | Reason::MaskedValueInWrite
-            | Reason::AgentSuspended
-            | Reason::TooManyPendingApprovals
-            | Reason::StreamDenied
-            | Reason::NotSupportedYet
-            | Reason::Forbidden => StatusCode::FORBIDDEN,
-            Reason::Unauthorized => StatusCode::UNAUTHORIZED,
-            Reason::BadRequest => StatusCode::BAD_REQUEST,
-            Reason::NotFound => StatusCode::NOT_FOUND,
-            Reason::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Reason::RequestEntityTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Reason::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Reason::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
-            Reason::RecordingUnavailable | Reason::ServiceUnavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Reason::BadGateway | Reason::OutcomeUnknown => StatusCode::BAD_GATEWAY,
-            Reason::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
-        }
-    }
-
-    /// Seconds after which clients may repeat by themselves: only where nothing was decided and nothing was sent.
-    pub(super) fn retry_after(self) -> Option<&'static str> {
-        if self == Reason::TooManyRequests {
-            return Some("1");
-        }
-        (self == Reason::RecordingUnavailable).then_some("5")
-    }
-}
-
-impl From<policy::explain::Reason> for Reason {
-    fn from(said: policy::explain::Reason) -> Self {
-        use policy::explain::Reason as Said;
-        match said {
-            Said::PolicyDenied => Reason::PolicyDenied,
-            Said::NotAllowed => Reason::NotAllowed,
-            Said::PolicyBroken => Reason::PolicyBroken,
-            Said::ApprovalPending => Reason::ApprovalPending,
-            Said::ApprovalDenied => Reason::ApprovalDenied,
-            Said::ApprovalExpired => Reason::ApprovalExpired,
-            Said::WindowRequired => Reason::WindowRequired,
-            Said::MaskedValueInWrite => Reason::MaskedValueInWrite,
-            Said::AgentSuspended => Reason::AgentSuspended,
-            Said::TooManyPendingApprovals => Reason::TooManyPendingApprovals,
-            Said::StreamDenied => Reason::StreamDenied,
-            Said::NotSupportedYet => Reason::NotSupportedYet,
         }
     }
 }
