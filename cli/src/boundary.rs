@@ -224,7 +224,7 @@ mod tests {
         assert!(
             matches!(refused(answer(401, "Unauthorized"), 401, ""), Ok(said) if said == "401 Unauthorized")
         );
-        assert!(matches!(refused(answer(403, "NotAllowed"), 403, "NotAllowed"), Ok(_)));
+        assert!(refused(answer(403, "NotAllowed"), 403, "NotAllowed").is_ok());
         assert!(matches!(refused(answer(200, ""), 401, ""), Err(Fault::Hole(_))));
         for (code, reason) in [(401, "Unauthorized"), (403, "PolicyDenied"), (503, "ServiceUnavailable")] {
             assert!(matches!(refused(answer(code, reason), 403, "NotAllowed"), Err(Fault::NotYet(_))));

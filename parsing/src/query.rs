@@ -132,8 +132,8 @@ impl Query {
                     if value.is_empty() { Ok(FieldSelector::default()) } else { FieldSelector::read(&value) };
                 self.fields = Some(selector.map_err(|error| QueryError::Selector(key, error))?);
             }
-            Flag | Unset | BareFlag | Number | DryRun | Text | Label | Duration | Moment | OneOf(..) | Argument
-            | Ports | Texts | Dropped => {
+            Flag | Unset | BareFlag | Number | DryRun | Text | Label | Duration | Moment | OneOf(..)
+            | Argument | Ports | Texts | Dropped => {
                 let value = canonical(key, shape, value)?;
                 self.values.entry(key).or_default().push(value);
             }

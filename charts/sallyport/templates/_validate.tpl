@@ -34,7 +34,7 @@ installed. `lookup` finds nothing without a cluster (`helm template`), and then 
 {{- with lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" (printf "%s.sallyport.dev" $plural) }}
 {{- $owner := include "sallyport.owner" . }}
 {{- if ne $owner $mine }}
-{{- fail (printf "\n\nThe CustomResourceDefinition %s is in this cluster already and belongs to %s. Nothing was installed.\nIf Sallyport shall take it over, with every object of that kind, and change its schema:\n  kubectl label crd %s app.kubernetes.io/managed-by=Helm --overwrite\n  kubectl annotate crd %s meta.helm.sh/release-name=%s meta.helm.sh/release-namespace=%s --overwrite\nIf somebody else keeps it up to date: --set crds.enabled=false\n" .metadata.name ($owner | ternary (printf "release %s" $owner) "nobody that Helm knows") .metadata.name .metadata.name $.Release.Name $.Release.Namespace) }}
+{{- fail (printf "\n\nThe CustomResourceDefinition %s is in this cluster already and belongs to %s. Nothing was installed.\nIf Sallyport shall take it over, with every object of that kind, and change its schema:\n  kubectl label crd %s app.kubernetes.io/managed-by=Helm --overwrite\n  kubectl annotate crd %s meta.helm.sh/release-name=%s meta.helm.sh/release-namespace=%s --overwrite\nIf somebody else keeps it up to date: --set crds.enabled=false\n" .metadata.name (empty $owner | ternary "nobody that Helm knows" (printf "release %s" $owner)) .metadata.name .metadata.name $.Release.Name $.Release.Namespace) }}
 {{- end }}
 {{- end }}
 {{- end }}

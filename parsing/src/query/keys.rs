@@ -155,7 +155,10 @@ pub(super) fn canonical(key: &'static str, shape: Shape, value: String) -> Resul
             _ => must(false, "`true` or `false`")?,
         },
         Unset => {
-            must(matches!(value.as_str(), "false" | "False" | "FALSE" | "0"), "absent: the gate reads logs of verified kubelets only")?;
+            must(
+                matches!(value.as_str(), "false" | "False" | "FALSE" | "0"),
+                "absent: the gate reads logs of verified kubelets only",
+            )?;
             return Ok("false".to_owned());
         }
         Number => {
