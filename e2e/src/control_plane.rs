@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -20,7 +20,7 @@ use crate::audit::Audit;
 use crate::kubeconfig::{Kubeconfig, Login};
 use crate::kubectl::{Output, Version, kubectl, kubectl_stdin};
 use crate::pki::{Authority, Pair, token_keys};
-use crate::supervision::{Process, Supervisor};
+use crate::supervision::{Process, Sign, Supervisor};
 use crate::tools::Tools;
 
 /// A running control plane. Cheap to clone; ends with the last clone.
@@ -33,8 +33,10 @@ struct Inner {
     authority: Authority,
     admin: PathBuf,
     audit: Audit,
-    api_server: Process,
     etcd: Process,
+    api_server: Mutex<Process>,
+    api_argv: Vec<String>,
+    manager: Process,
     count: AtomicUsize,
 }
 
@@ -64,33 +66,58 @@ impl ControlPlane {
     }
 
     fn start_once() -> anyhow::Result<Self> {
-        let tools = Tools::get()?;
         let supervisor = Supervisor::start()?;
-        let files = Files::write(supervisor.scratch())?;
-        let [client_port, peer_port, api_port, manager_port] = free_ports()?;
-        let server = format!("https://127.0.0.1:{api_port}");
-        let etcd_url = format!("http://127.0.0.1:{client_port}");
-        let login = |pair: &Pair| Kubeconfig::new(&server, files.authority.cert(), Login::cert(pair));
-        let admin =
-            login(&files.authority.client(ADMIN, Some("system:masters"))?).write(&files.folder, "admin")?;
-        let manager = login(&files.authority.client("system:kube-controller-manager", None)?);
+        let files = Files::write(supervisor.scratch(), &[])?;
+        let [client, peer, api, manager] = free_ports()?;
+        let server = format!("https://127.0.0.1:{api}");
+        Self::start_at(Site {
+            supervisor,
+            files,
+            inside: server.clone(),
+            server,
+            ports: Ports { client, peer, api, manager },
+            api_flags: vec![
+                ("advertise-address", "127.0.0.1".to_owned()),
+                ("bind-address", "127.0.0.1".to_owned()),
+                ("endpoint-reconciler-type", "none".to_owned()),
+            ],
+        })
+    }
+
+    pub(crate) fn start_at(site: Site) -> anyhow::Result<Self> {
+        let Site { supervisor, files, server, inside, ports, api_flags } = site;
+        let tools = Tools::get()?;
+        let etcd_url = format!("http://127.0.0.1:{}", ports.client);
+        let login = |to: &str, pair: &Pair| Kubeconfig::new(to, files.authority.cert(), Login::cert(pair));
+        let admin = login(&server, &files.authority.client(ADMIN, Some("system:masters"))?);
+        let admin = admin.write(&files.folder, "admin")?;
+        let manager = login(&inside, &files.authority.client("system:kube-controller-manager", None)?);
         let manager = manager.write(&files.folder, "controller-manager")?;
 
-        let etcd = supervisor.run("etcd", files.etcd(&tools.etcd, &etcd_url, peer_port), base_env())?;
-        let api_argv = files.api_server(&tools.kube_apiserver, &etcd_url, api_port);
-        let api_server = supervisor.run("kube-apiserver", api_argv, base_env())?;
-        let manager_argv = files.controller_manager(&tools.kube_controller_manager, &manager, manager_port);
+        let etcd = supervisor.run("etcd", files.etcd(&tools.etcd, &etcd_url, ports.peer), base_env())?;
+        let api_argv = files.api_server(&tools.kube_apiserver, &etcd_url, ports.api, &api_flags);
+        let api_server = supervisor.run("kube-apiserver", api_argv.clone(), base_env())?;
         let audit = Audit::new(files.audit_log.clone(), admin.clone());
-        let authority = files.authority;
-        let count = AtomicUsize::new(0);
-        let inner = Inner { supervisor, server, authority, admin, audit, api_server, etcd, count };
+        let argv = files.controller_manager(&tools.kube_controller_manager, &manager, ports.manager);
+        let first = (etcd.clone(), api_server.clone());
+        let ready = admin.clone();
+        crate::block_on(move || async move { wait_for_api_server(&ready, [&first.0, &first.1]).await })?;
+        let manager = supervisor.run("kube-controller-manager", argv, base_env())?;
+        let inner = Inner {
+            supervisor,
+            server,
+            authority: files.authority,
+            admin,
+            audit,
+            etcd,
+            api_server: Mutex::new(api_server),
+            api_argv,
+            manager,
+            count: AtomicUsize::new(0),
+        };
         let plane = Self(Arc::new(inner));
         let ready = plane.clone();
-        crate::block_on(move || async move {
-            ready.wait_for_api_server().await?;
-            let manager = ready.supervisor().run("kube-controller-manager", manager_argv, base_env())?;
-            ready.wait_for_service_accounts(&manager).await
-        })?;
+        crate::block_on(move || async move { ready.wait_for_service_accounts().await })?;
         Ok(plane)
     }
 
@@ -119,9 +146,28 @@ impl ControlPlane {
         &self.0.audit
     }
 
-    /// The API server's process.
-    pub fn api_server(&self) -> &Process {
-        &self.0.api_server
+    /// The API server's process, the last that was started.
+    pub fn api_server(&self) -> Process {
+        self.0.api_server.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Stops the API server and starts it anew; blocks until it is ready. May be called inside or outside an async runtime.
+    ///
+    /// # Errors
+    /// When it does not end in 60 s or does not become ready in another 60 s.
+    pub fn restart_api_server(&self) -> anyhow::Result<()> {
+        let old = self.api_server();
+        old.signal(Sign::Term)?;
+        old.wait(READY_WITHIN)?;
+        let new = self.0.supervisor.run("kube-apiserver", self.0.api_argv.clone(), base_env())?;
+        *self.0.api_server.lock().unwrap_or_else(PoisonError::into_inner) = new.clone();
+        let (admin, etcd) = (self.0.admin.clone(), self.0.etcd.clone());
+        crate::block_on(move || async move { wait_for_api_server(&admin, [&etcd, &new]).await })
+    }
+
+    /// kube-controller-manager's process.
+    pub fn controller_manager(&self) -> &Process {
+        &self.0.manager
     }
 
     /// etcd's process.
@@ -274,34 +320,62 @@ impl ControlPlane {
         self.0.count.fetch_add(1, Ordering::Relaxed)
     }
 
-    async fn wait_for_api_server(&self) -> anyhow::Result<()> {
-        let client = self.admin().await?;
-        let deadline = Instant::now() + READY_WITHIN;
-        loop {
-            let request = http::Request::get("/readyz").body(Vec::new())?;
-            if client.request_text(request).await.is_ok_and(|text| text == "ok") {
-                return Ok(());
-            }
-            for process in [&self.0.etcd, &self.0.api_server] {
-                if process.ended()?.is_some() || Instant::now() > deadline {
-                    bail!("the API server did not become ready; {}", process.last_words());
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    async fn wait_for_service_accounts(&self, manager: &Process) -> anyhow::Result<()> {
+    async fn wait_for_service_accounts(&self) -> anyhow::Result<()> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.admin().await?, "default");
         let what = "ServiceAccount default";
         let found = crate::eventually(what, READY_WITHIN, async || {
-            if manager.ended()?.is_some() {
+            if self.0.manager.ended()?.is_some() {
                 bail!("kube-controller-manager ended");
             }
             Ok(accounts.get_opt("default").await?.map(|_account| ()))
         });
-        found.await.with_context(|| manager.last_words())
+        found.await.with_context(|| self.0.manager.last_words())
     }
+}
+
+async fn wait_for_api_server(admin: &Path, processes: [&Process; 2]) -> anyhow::Result<()> {
+    let client = Kubeconfig::client(admin).await?;
+    let deadline = Instant::now() + READY_WITHIN;
+    loop {
+        let request = http::Request::get("/readyz").body(Vec::new())?;
+        if client.request_text(request).await.is_ok_and(|text| text == "ok") {
+            return Ok(());
+        }
+        for process in processes {
+            if process.ended()?.is_some() || Instant::now() > deadline {
+                bail!("the API server did not become ready; {}", process.last_words());
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Where a control plane runs, and how it is reached.
+pub(crate) struct Site {
+    /// Runs its programs, in namespaces of their own or not.
+    pub supervisor: Supervisor,
+    /// What it reads, in the supervisor's scratch folder.
+    pub files: Files,
+    /// URL of the API server for this process and its children.
+    pub server: String,
+    /// URL of the API server for the programs beside it.
+    pub inside: String,
+    /// On loopback, but for the API server's.
+    pub ports: Ports,
+    /// Flags of the API server that depend on the place: addresses, the kubelet.
+    pub api_flags: Vec<(&'static str, String)>,
+}
+
+/// Ports of the control plane's programs.
+pub(crate) struct Ports {
+    /// etcd, for the API server.
+    pub client: u16,
+    /// etcd, for other members; there are none.
+    pub peer: u16,
+    /// The API server.
+    pub api: u16,
+    /// kube-controller-manager.
+    pub manager: u16,
 }
 
 /// Ports on loopback that were free a moment ago.
@@ -330,19 +404,22 @@ pub(crate) fn base_env() -> BTreeMap<String, String> {
 const AUDIT_POLICY: &str = include_str!("audit-policy.yaml");
 
 /// The files that the control plane reads.
-struct Files {
-    folder: PathBuf,
-    authority: Authority,
+pub(crate) struct Files {
+    /// The folder.
+    pub folder: PathBuf,
+    /// Signs all certificates.
+    pub authority: Authority,
     audit_log: PathBuf,
 }
 
 impl Files {
-    fn write(scratch: &Path) -> anyhow::Result<Self> {
+    /// Writes them into a new folder below `scratch`; the API server's certificate is good for `names` too.
+    pub(crate) fn write(scratch: &Path, names: &[&str]) -> anyhow::Result<Self> {
         let folder = scratch.join("files");
         std::fs::create_dir(&folder)?;
         let authority = Authority::new("e2e-ca")?;
-        let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
-        let server = authority.server("kube-apiserver", &names)?;
+        let own = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
+        let server = authority.server("kube-apiserver", &[&own, names].concat())?;
         let (token_key, token_public) = token_keys()?;
         for (name, text) in [
             ("ca.crt", authority.cert()),
@@ -357,7 +434,8 @@ impl Files {
         Ok(Self { audit_log: scratch.join("audit.log"), folder, authority })
     }
 
-    fn file(&self, name: &str) -> String {
+    /// Path of one of them.
+    pub(crate) fn file(&self, name: &str) -> String {
         self.folder.join(name).display().to_string()
     }
 
@@ -379,12 +457,10 @@ impl Files {
         )
     }
 
-    fn api_server(&self, program: &Path, etcd_url: &str, port: u16) -> Vec<String> {
-        argv(
+    fn api_server(&self, program: &Path, etcd_url: &str, port: u16, more: &[(&str, String)]) -> Vec<String> {
+        let mut words = argv(
             program,
             &[
-                ("advertise-address", "127.0.0.1".to_owned()),
-                ("bind-address", "127.0.0.1".to_owned()),
                 ("secure-port", port.to_string()),
                 ("etcd-servers", etcd_url.to_owned()),
                 ("service-cluster-ip-range", "10.96.0.0/16".to_owned()),
@@ -398,10 +474,11 @@ impl Files {
                 ("audit-policy-file", self.file("audit-policy.yaml")),
                 ("audit-log-path", self.audit_log.display().to_string()),
                 ("audit-log-maxsize", "4000".to_owned()),
-                ("endpoint-reconciler-type", "none".to_owned()),
                 ("profiling", "false".to_owned()),
             ],
-        )
+        );
+        words.extend(more.iter().map(|(name, value)| format!("--{name}={value}")));
+        words
     }
 
     fn controller_manager(&self, program: &Path, kubeconfig: &Path, port: u16) -> Vec<String> {
@@ -425,7 +502,8 @@ impl Files {
     }
 }
 
-fn argv(program: &Path, flags: &[(&str, String)]) -> Vec<String> {
+/// A command line of a Kubernetes program.
+pub(crate) fn argv(program: &Path, flags: &[(&str, String)]) -> Vec<String> {
     let program = program.display().to_string();
     std::iter::once(program).chain(flags.iter().map(|(name, value)| format!("--{name}={value}"))).collect()
 }

@@ -13,6 +13,7 @@
 //! | an agent | [`Gate::agent`]: [`Agent::kubectl`], [`Agent::client`], [`Agent::send`] for raw bytes |
 //! | to kill, stop, restart a program | [`gate::Program`] of [`Gate::operator`] and [`gate::Proxy::program`] |
 //! | a network that stalls | [`Setup::relayed`], [`gate::Proxy::relay`] |
+//! | a whole node with pods | [`Node::start`]; [`Node::plane`], [`Node::import`], [`Node::in_namespace`], [`Node::forward_service`] |
 //! | to wait for something | [`eventually`] |
 //!
 //! Clients are bound to the async runtime that made them: take a new one in each test. In `tests/it`, `super::plane()` and
@@ -27,10 +28,12 @@ pub mod gate;
 pub mod image;
 pub mod kubeconfig;
 pub mod kubectl;
+pub mod node;
 pub mod oci;
 pub mod pki;
 pub mod relay;
 pub mod scenario;
+pub mod standing;
 pub mod supervision;
 pub mod tools;
 pub mod wire;
@@ -42,6 +45,7 @@ pub use audit::{Audit, Filter};
 pub use control_plane::ControlPlane;
 pub use gate::{Gate, Setup};
 pub use kubectl::{Output, Version, kubectl, kubectl_stdin};
+pub use node::Node;
 pub use supervision::{Process, Sign, Supervisor};
 pub use tools::{Tools, program, workspace_root};
 

@@ -44,16 +44,19 @@ impl Authority {
         &self.cert
     }
 
-    /// A certificate for a server on loopback, with `names` too.
+    /// A certificate for a server on loopback, with `names` (DNS names and addresses) too.
     ///
     /// # Errors
-    /// When a name is no DNS name.
+    /// When a name is neither.
     pub fn server(&self, common_name: &str, names: &[&str]) -> anyhow::Result<Pair> {
         let mut params = CertificateParams::default();
         params.distinguished_name = subject(common_name, None);
         params.subject_alt_names = vec![SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST))];
         for name in names {
-            params.subject_alt_names.push(SanType::DnsName((*name).try_into().context("not a DNS name")?));
+            params.subject_alt_names.push(match name.parse() {
+                Ok(address) => SanType::IpAddress(address),
+                Err(_) => SanType::DnsName((*name).try_into().context("neither DNS name nor address")?),
+            });
         }
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         self.sign(params)

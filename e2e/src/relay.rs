@@ -1,9 +1,13 @@
 //! A TCP relay on loopback that can stall either direction, or cut: the network's ill will, on command.
 
+use std::fs::File;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -31,13 +35,41 @@ impl Relay {
     /// # Errors
     /// When no port is free.
     pub fn start(target: SocketAddr) -> anyhow::Result<Self> {
+        Self::on_thread(target, || Ok(()))
+    }
+
+    /// The same to an address in another network namespace, such as `/proc/<pid>/ns/net`.
+    ///
+    /// # Errors
+    /// When no port is free or the namespace cannot be entered.
+    pub fn start_into(namespace: &Path, target: SocketAddr) -> anyhow::Result<Self> {
+        let namespace = File::open(namespace).with_context(|| namespace.display().to_string())?;
+        let enter = move || {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+                .context("cannot enter the network namespace")
+        };
+        Self::on_thread(target, enter)
+    }
+
+    fn on_thread(
+        target: SocketAddr,
+        enter: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
+    ) -> anyhow::Result<Self> {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).context("no free port on loopback")?;
         listener.set_nonblocking(true)?;
         let port = listener.local_addr()?.port();
         let (flow, flows) = watch::channel(Flow::All);
         let (generation, generations) = watch::channel(0);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        std::thread::spawn(move || runtime.block_on(accept(listener, target, flows, generations)));
+        let (entered, outcome) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let inside = enter();
+            let serves = inside.is_ok();
+            if entered.send(inside).is_ok() && serves {
+                let _closed = runtime.block_on(accept(listener, target, flows, generations));
+            }
+        });
+        outcome.recv().context("the relay's thread ended")??;
         Ok(Self { port, flow: Arc::new(flow), generation: Arc::new(generation) })
     }
 

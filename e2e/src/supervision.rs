@@ -27,6 +27,8 @@ pub enum Order {
         env: BTreeMap<String, String>,
         /// File for stdout and stderr.
         log: PathBuf,
+        /// Process whose namespaces (processes, network, mounts) it joins; none for the supervisor's own.
+        within: Option<u32>,
     },
     /// Send a signal; no error when the process has ended.
     Signal {
@@ -75,6 +77,8 @@ pub enum Sign {
     Stop,
     /// Thaw.
     Cont,
+    /// Read the configuration again.
+    Hup,
 }
 
 impl From<Sign> for rustix::process::Signal {
@@ -84,15 +88,20 @@ impl From<Sign> for rustix::process::Signal {
             Sign::Kill => Self::KILL,
             Sign::Stop => Self::STOP,
             Sign::Cont => Self::CONT,
+            Sign::Hup => Self::HUP,
         }
     }
 }
 
-const PREFIX: &str = "sallyport-e2e-";
+/// How the names of scratch folders begin, and of the control groups of nodes.
+pub const PREFIX: &str = "sallyport-e2e-";
 
 /// A scratch folder and the supervisor that guards it. Cheap to clone; ends with the last clone.
 #[derive(Clone, Debug)]
-pub struct Supervisor(Arc<Inner>);
+pub struct Supervisor {
+    inner: Arc<Inner>,
+    within: Option<u32>,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -127,17 +136,24 @@ impl Supervisor {
         let orders = child.stdin.take();
         let answers = BufReader::new(child.stdout.take().context("the supervisor has a stdout")?);
         let line = Mutex::new(Line { child, orders, answers });
-        Ok(Self(Arc::new(Inner { scratch, line, _claim: claim })))
+        Ok(Self { inner: Arc::new(Inner { scratch, line, _claim: claim }), within: None })
+    }
+
+    /// The same supervisor, but what is run through it joins the namespaces of the process `pid`, which this supervisor started
+    /// or whose parent it started. `pid` is then the first to be killed at the end.
+    #[must_use]
+    pub fn within(&self, pid: u32) -> Self {
+        Self { inner: Arc::clone(&self.inner), within: Some(pid) }
     }
 
     /// The scratch folder; gone when this ends.
     pub fn scratch(&self) -> &Path {
-        &self.0.scratch
+        &self.inner.scratch
     }
 
     /// Process id of the supervisor.
     pub fn pid(&self) -> u32 {
-        self.0.line.lock().unwrap_or_else(PoisonError::into_inner).child.id()
+        self.inner.line.lock().unwrap_or_else(PoisonError::into_inner).child.id()
     }
 
     /// Starts `argv` under the name `name`: its output goes to `logs/<name>.log` in the scratch folder, or in the folder that
@@ -151,11 +167,11 @@ impl Supervisor {
         argv: Vec<String>,
         env: BTreeMap<String, String>,
     ) -> anyhow::Result<Process> {
-        let folder =
-            std::env::var_os("SALLYPORT_E2E_LOGS").map_or_else(|| self.0.scratch.join("logs"), PathBuf::from);
+        let folder = std::env::var_os("SALLYPORT_E2E_LOGS")
+            .map_or_else(|| self.inner.scratch.join("logs"), PathBuf::from);
         std::fs::create_dir_all(&folder)?;
         let log = folder.join(format!("{name}.log"));
-        let order = Order::Start { argv, env, log: log.clone() };
+        let order = Order::Start { argv, env, log: log.clone(), within: self.within };
         match self.ask(&order)? {
             Answer::Started { pid } => {
                 Ok(Process { supervisor: self.clone(), name: name.to_owned(), pid, log })
@@ -167,7 +183,7 @@ impl Supervisor {
     }
 
     fn ask(&self, order: &Order) -> anyhow::Result<Answer> {
-        let mut line = self.0.line.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut line = self.inner.line.lock().unwrap_or_else(PoisonError::into_inner);
         let mut text = serde_json::to_string(order)?;
         text.push('\n');
         line.orders.as_mut().context("the supervisor has ended")?.write_all(text.as_bytes())?;
@@ -266,6 +282,23 @@ impl Process {
     }
 }
 
+/// Removes a scratch folder and the control groups of its name.
+///
+/// # Errors
+/// When something in them is still in use.
+pub fn remove(scratch: &Path) -> anyhow::Result<()> {
+    if let Some(name) = scratch.file_name() {
+        crate::node::cgroup::remove(&name.to_string_lossy())?;
+    }
+    std::fs::remove_dir_all(scratch).with_context(|| format!("cannot remove `{}`", scratch.display()))
+}
+
+/// Whether the harness that made this scratch folder is gone.
+pub(crate) fn abandoned(scratch: &Path) -> bool {
+    let Ok(claim) = File::open(scratch.join("claim")) else { return true };
+    !matches!(claim.try_lock(), Err(TryLockError::WouldBlock))
+}
+
 /// A new folder that [`sweep`] leaves alone while the returned file is open: claimed before it gets the name that is swept.
 fn claimed_folder(root: &Path) -> anyhow::Result<(PathBuf, File)> {
     let unclaimed = tempfile::Builder::new().prefix("new-").tempdir_in(root)?.keep();
@@ -283,10 +316,8 @@ fn sweep(root: &Path) {
         if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
             continue;
         }
-        let Ok(claim) = File::open(entry.path().join("claim")) else { continue };
-        let abandoned = !matches!(claim.try_lock(), Err(TryLockError::WouldBlock));
-        if abandoned {
-            let _swept_by_another = std::fs::remove_dir_all(entry.path());
+        if entry.path().join("claim").exists() && abandoned(&entry.path()) {
+            let _swept_by_another = remove(&entry.path());
         }
     }
 }

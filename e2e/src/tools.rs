@@ -34,24 +34,30 @@ impl Tools {
 }
 
 fn find() -> anyhow::Result<Tools> {
+    let names = ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl", "kubectl-old"];
+    let [etcd, kube_apiserver, kube_controller_manager, kubectl, kubectl_old] = tools(names)?;
+    Ok(Tools { etcd, kube_apiserver, kube_controller_manager, kubectl, kubectl_old })
+}
+
+/// Where the programs `names` are, by `e2e/tools/build.sh`, which builds what is missing and shows its progress on stderr.
+///
+/// # Errors
+/// When a program is unknown, or missing and cannot be built.
+pub fn tools<const N: usize>(names: [&str; N]) -> anyhow::Result<[PathBuf; N]> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/build.sh");
-    let output =
-        Command::new(&script).stderr(Stdio::inherit()).output().context("cannot run e2e/tools/build.sh")?;
+    let mut command = Command::new(&script);
+    let output = command.args(names).stderr(Stdio::inherit()).output();
+    let output = output.context("cannot run e2e/tools/build.sh")?;
     if !output.status.success() {
         bail!("e2e/tools/build.sh failed: {}", output.status);
     }
     let text = String::from_utf8(output.stdout)?;
-    let of = |name: &str| {
+    let mut paths = names.map(|_name| PathBuf::new());
+    for (name, path) in names.iter().zip(&mut paths) {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-        line.map(PathBuf::from).with_context(|| format!("e2e/tools/build.sh names no {name}"))
-    };
-    Ok(Tools {
-        etcd: of("etcd")?,
-        kube_apiserver: of("kube-apiserver")?,
-        kube_controller_manager: of("kube-controller-manager")?,
-        kubectl: of("kubectl")?,
-        kubectl_old: of("kubectl-old")?,
-    })
+        *path = line.map(PathBuf::from).with_context(|| format!("e2e/tools/build.sh names no {name}"))?;
+    }
+    Ok(paths)
 }
 
 /// The root of the workspace.

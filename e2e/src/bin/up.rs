@@ -3,16 +3,14 @@
 //! `up` starts `hold` in the background, which starts everything, writes `target/up/env` and waits to be ended. Nothing outlives
 //! `hold`, however it ends.
 
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::{Parser, Subcommand};
+use e2e::standing::Standing;
 use e2e::{ControlPlane, Gate, Setup, Tools, program, scenario, workspace_root};
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
-use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
 #[command(name = "e2e-up", about = "A local cluster with a gate, left running")]
@@ -39,13 +37,13 @@ enum Deed {
     Down,
 }
 
-const UP_WITHIN: Duration = Duration::from_secs(300);
-
 fn main() -> ExitCode {
     let outcome = match Args::parse().deed {
         Deed::Up { extra } => up(extra.as_deref()),
         Deed::Hold { extra } => hold(extra.as_deref()),
-        Deed::Down => down().map(|was_up| println!("{}", if was_up { "ended" } else { "nothing was up" })),
+        Deed::Down => {
+            standing().down().map(|was_up| println!("{}", if was_up { "ended" } else { "nothing was up" }))
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -56,71 +54,23 @@ fn main() -> ExitCode {
     }
 }
 
-fn folder() -> PathBuf {
-    workspace_root().join("target/up")
+fn standing() -> Standing {
+    let folder = workspace_root().join("target/up");
+    Standing { program: "e2e-up", env: folder.join("env"), folder }
 }
 
 fn up(extra: Option<&Path>) -> anyhow::Result<()> {
-    if down()? {
-        println!("ended the one that was up");
-    }
     let extra = extra.map(std::fs::canonicalize).transpose().context("EXTRA must be a folder")?;
     Tools::get()?;
-    std::fs::create_dir_all(folder())?;
-    let log = std::fs::File::create(folder().join("log"))?;
     println!("starting etcd, kube-apiserver, kube-controller-manager, operator and two proxies (about 15 s)");
-    let mut holder = Command::new(std::env::current_exe()?);
-    holder.arg("hold").process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-    if let Some(extra) = &extra {
-        holder.arg("--extra").arg(extra);
-    }
-    let mut child = holder.spawn().context("cannot start the holder")?;
-    std::fs::write(folder().join("pid"), child.id().to_string())?;
-    let deadline = Instant::now() + UP_WITHIN;
-    while !folder().join("env").exists() {
-        if child.try_wait()?.is_some() || Instant::now() > deadline {
-            let _already_gone = child.kill();
-            bail!("it did not come up:\n{}", std::fs::read_to_string(folder().join("log"))?);
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    print!("{}", std::fs::read_to_string(folder().join("env"))?);
+    let args = extra.map_or(Vec::new(), |extra| vec!["--extra".to_owned(), extra.display().to_string()]);
+    print!("{}", standing().up(&args)?);
     println!("up; `. target/up/env` sets these, `make down` ends it");
     Ok(())
 }
 
-/// Ends the holder; true when there was one.
-fn down() -> anyhow::Result<bool> {
-    let written = std::fs::read_to_string(folder().join("pid")).ok();
-    let holder =
-        written.and_then(|pid| pid.trim().parse().ok()).and_then(Pid::from_raw).filter(|pid| holds(*pid));
-    if let Some(pid) = holder {
-        kill_process(pid, Signal::TERM).context("cannot end the holder")?;
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while test_kill_process(pid).is_ok() && holds(pid) {
-            if Instant::now() > deadline {
-                kill_process(pid, Signal::KILL).context("cannot kill the holder")?;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-    if folder().exists() {
-        std::fs::remove_dir_all(folder())?;
-    }
-    Ok(holder.is_some())
-}
-
-/// Whether this process is a holder that runs: not a zombie, not another program that got the number.
-fn holds(pid: Pid) -> bool {
-    let line = std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
-    let mut words = line.split(|&byte| byte == 0);
-    words.next().is_some_and(|name| name.ends_with(b"e2e-up")) && words.next() == Some(b"hold")
-}
-
 #[tokio::main(flavor = "current_thread")]
 async fn hold(extra: Option<&Path>) -> anyhow::Result<()> {
-    let mut ended = signal(SignalKind::terminate())?;
-    let mut interrupted = signal(SignalKind::interrupt())?;
     let plane = ControlPlane::start()?;
     let gate = Gate::start(&plane, Setup::default())?;
     let agent = scenario::settle(&gate).await?;
@@ -128,14 +78,7 @@ async fn hold(extra: Option<&Path>) -> anyhow::Result<()> {
         let folder = extra.display().to_string();
         print!("{}", plane.kubectl(&["apply", "-f", &folder])?.success()?);
     }
-    let env = environment(&gate, &agent).await?;
-    // Whoever waits for the file must never read half of it.
-    std::fs::write(folder().join("env.part"), env)?;
-    std::fs::rename(folder().join("env.part"), folder().join("env"))?;
-    tokio::select! {
-        _ = ended.recv() => {}
-        _ = interrupted.recv() => {}
-    }
+    standing().hold(&environment(&gate, &agent).await?).await?;
     for proxy in gate.proxies() {
         proxy.program().stop(Duration::from_secs(30))?;
     }
@@ -143,7 +86,7 @@ async fn hold(extra: Option<&Path>) -> anyhow::Result<()> {
 }
 
 /// Shell assignments that say where everything is.
-async fn environment(gate: &Gate, agent: &e2e::Agent) -> anyhow::Result<String> {
+async fn environment(gate: &Gate, agent: &e2e::Agent) -> anyhow::Result<Vec<(&'static str, String)>> {
     let plane = gate.plane();
     let ca = plane.scratch().join("gate-ca.crt");
     std::fs::write(&ca, gate.ca().await?)?;
@@ -173,5 +116,5 @@ async fn environment(gate: &Gate, agent: &e2e::Agent) -> anyhow::Result<String> 
         ("OPERATOR_ADMIN_URL", format!("http://127.0.0.1:{}", gate.operator().admin_port())),
         ("API_SERVER_URL", plane.server().to_owned()),
     ];
-    Ok(lines.map(|(name, value)| format!("{name}='{value}'\n")).concat())
+    Ok(lines.into())
 }
