@@ -5,7 +5,9 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 
+use anyhow::Context;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
@@ -24,7 +26,16 @@ const PORT: u16 = 5353;
 #[derive(Debug)]
 pub(super) struct Dns {
     server: Process,
-    _ends_the_feeder: oneshot::Sender<()>,
+    ends_the_feeder: Option<oneshot::Sender<()>>,
+    feeder: Option<JoinHandle<()>>,
+}
+
+impl Drop for Dns {
+    /// Waits for the thread: it holds the supervisor, which must be gone when the node is.
+    fn drop(&mut self) {
+        drop(self.ends_the_feeder.take());
+        let _panicked = self.feeder.take().map(JoinHandle::join);
+    }
 }
 
 impl Dns {
@@ -54,19 +65,19 @@ impl Dns {
         plane.apply(&service())?;
         let (ends, ended) = oneshot::channel();
         let (first, fed) = std::sync::mpsc::channel();
-        let feeder = Feeder { admin: plane.admin_kubeconfig().to_owned(), hosts, server: server.clone() };
+        let names = Names { admin: plane.admin_kubeconfig().to_owned(), hosts, server: server.clone() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        std::thread::spawn(move || {
+        let feeder = std::thread::spawn(move || {
             runtime.block_on(async {
-                let _sent = first.send(feeder.feed().await);
+                let _sent = first.send(names.feed().await);
                 tokio::select! {
                     _ = ended => {}
-                    _ = feeder.follow() => {}
+                    _ = names.follow() => {}
                 }
             });
         });
-        fed.recv()??;
-        Ok(Self { server, _ends_the_feeder: ends })
+        fed.recv().context("the thread that feeds the DNS ended")??;
+        Ok(Self { server, ends_the_feeder: Some(ends), feeder: Some(feeder) })
     }
 
     /// dnsmasq's process.
@@ -75,13 +86,13 @@ impl Dns {
     }
 }
 
-struct Feeder {
+struct Names {
     admin: PathBuf,
     hosts: PathBuf,
     server: Process,
 }
 
-impl Feeder {
+impl Names {
     /// Feeds again whenever a Service changes; a broken watch begins anew.
     async fn follow(&self) -> anyhow::Result<()> {
         let services: Api<Service> = Api::all(Kubeconfig::client(&self.admin).await?);
