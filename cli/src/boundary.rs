@@ -31,7 +31,7 @@ pub struct Arguments {
     /// URL at which agents reach the gate.
     #[arg(long, value_name = "URL")]
     gate: http::Uri,
-    /// Certificates that the gate's own must be signed by, PEM.
+    /// Certificates that the gate's own must be signed by, PEM; where there is no such file, the system's authorities.
     #[arg(long, value_name = "FILE")]
     gate_ca: PathBuf,
     /// A token for the gate, of an account that no AgentIdentity names.
@@ -74,10 +74,11 @@ pub async fn run(flags: &Flags, arguments: &Arguments) -> anyhow::Result<()> {
     let read = |path: &PathBuf| {
         std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))
     };
+    let authority = arguments.gate_ca.exists().then(|| read(&arguments.gate_ca)).transpose()?;
     let check = Check {
         arguments,
         cluster: flags.connect().await?,
-        gate: Gate::new(arguments.gate.clone(), read(&arguments.gate_ca)?.as_bytes())?,
+        gate: Gate::new(arguments.gate.clone(), authority.as_deref().map(str::as_bytes))?,
         stranger: read(&arguments.stranger_token)?.trim().to_owned(),
     };
     let results = [

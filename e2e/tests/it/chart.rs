@@ -1,15 +1,14 @@
-//! The chart in real helm's hands: linted, rendered, judged by the API server, installed, upgraded, uninstalled.
+//! The chart's values: linted and rendered by real helm, judged by the API server, told on their page.
+
+mod install;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use e2e::chart::{RELEASE, folder, helm};
-use e2e::control_plane::free_ports;
 use e2e::gate::SYSTEM;
-use e2e::{ControlPlane, Output, Process, Version, eventually, kubectl_stdin};
+use e2e::{ControlPlane, Output, Version, eventually, kubectl_stdin};
 use serde_json::{Value, json};
-
-use crate::operator::identity;
 
 /// Kinds whose definitions are other projects'. No API server here has them: their manifests are parsed and no more.
 const FOREIGN: [&str; 3] = ["Certificate", "PrometheusRule", "ServiceMonitor"];
@@ -142,190 +141,67 @@ fn thoughtless_values_are_refused_in_words_that_help() -> anyhow::Result<()> {
     Ok(())
 }
 
-struct Releases {
-    plane: ControlPlane,
-}
-
-impl Releases {
-    fn start() -> anyhow::Result<Self> {
-        Ok(Self { plane: ControlPlane::start()? })
-    }
-
-    fn helm(&self, args: &[&str]) -> anyhow::Result<Output> {
-        helm(Some(self.plane.admin_kubeconfig()), args)
-    }
-
-    fn install(&self, release: &str, namespace: &str, values: &[&str]) -> anyhow::Result<Output> {
-        let chart = chart();
-        let args = ["install", release, &chart, "--namespace", namespace, "--create-namespace"];
-        self.helm(&[&args[..], &["--set", "storage.type=Filesystem"], values].concat())
-    }
-
-    fn get(&self, kind: &str, name: &str) -> anyhow::Result<Value> {
-        Ok(serde_json::from_str(
-            &self.plane.kubectl(&["get", kind, name, "-n", SYSTEM, "-o", "json"])?.success()?,
-        )?)
-    }
-
-    /// Everything of Sallyport's, as `kind/name` lines, wherever it is.
-    fn left(&self) -> anyhow::Result<Vec<String>> {
-        let kinds = "crd,clusterrole,clusterrolebinding,validatingadmissionpolicy,validatingadmissionpolicybinding,\
-                     mutatingwebhookconfiguration,validatingwebhookconfiguration,serviceaccount,role,rolebinding,deployment,\
-                     service,poddisruptionbudget,persistentvolumeclaim,networkpolicy";
-        let all = self.plane.kubectl(&["get", kinds, "-A", "-o", "name"])?.success()?;
-        Ok(all.lines().filter(|line| line.contains("sallyport")).map(str::to_owned).collect())
+/// Every value of the chart that is no map, or is an empty one, with its default as JSON.
+fn leaves(path: &str, value: &Value, found: &mut Vec<(String, String)>) {
+    match value.as_object().filter(|map| !map.is_empty() && !path.ends_with(".resources")) {
+        Some(map) => {
+            for (key, value) in map {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                leaves(&path, value, found);
+            }
+        }
+        None => {
+            let text = value.as_str().filter(|text| !text.is_empty());
+            found.push((path.to_owned(), text.map_or_else(|| value.to_string(), str::to_owned)));
+        }
     }
 }
 
-/// The operator with the rights that the chart gave it, its webhook behind the chart's Service.
-async fn start_operator(plane: &ControlPlane) -> anyhow::Result<Process> {
-    let [webhook, admin] = free_ports()?;
-    let account = crds::names::OPERATOR_SERVICE_ACCOUNT;
-    let kubeconfig = plane.service_account_kubeconfig(SYSTEM, account).await?;
-    let argv = vec![
-        e2e::program("sallyport-operator")?.display().to_string(),
-        format!("--webhook-bind=127.0.0.1:{webhook}"),
-        format!("--admin-bind=127.0.0.1:{admin}"),
-    ];
-    let env = [("KUBECONFIG".to_owned(), kubeconfig.display().to_string())];
-    plane.supervisor().run("operator", argv, env.into())
-}
-
-const DEFINITIONS: [&str; 4] = ["accessgrants", "accesspolicies", "agentidentities", "sessionrecords"];
-
-#[tokio::test]
-async fn an_upgrade_keeps_what_the_operator_wrote_and_an_uninstall_leaves_the_evidence() -> anyhow::Result<()>
-{
-    let releases = Releases::start()?;
-    let plane = &releases.plane;
-    let notes = releases.install(RELEASE, SYSTEM, &[])?.success()?;
-    for words in [
-        "Agents talk to: https://sallyport-proxy.sallyport-system.svc",
-        "kubectl apply -f identity.yaml -f policy.yaml -f rbac.yaml",
-        "helm test sallyport -n sallyport-system",
-        "WARNING: storage.type=Filesystem keeps recordings on a volume of this cluster",
-        "WARNING: the volume is ReadWriteOnce",
-    ] {
-        assert!(notes.contains(words), "no `{words}` in:\n{notes}");
+#[test]
+fn the_page_names_every_value_with_its_default_and_no_other() -> anyhow::Result<()> {
+    let values: Value = serde_saphyr::from_str(&std::fs::read_to_string(folder().join("values.yaml"))?)?;
+    let page = std::fs::read_to_string(e2e::workspace_root().join("docs/chart.md"))?;
+    let mut wanted = Vec::new();
+    leaves("", &values, &mut wanted);
+    let rows = page.lines().filter_map(|line| {
+        let mut cells = line.strip_prefix("| `")?.split("` | `");
+        let (path, rest) = (cells.next()?, cells.next()?);
+        Some((path.to_owned(), rest.split("` | ").next()?.to_owned()))
+    });
+    let (mut told, squeeze): (Vec<_>, _) = (rows.collect(), |text: &str| text.replace(' ', ""));
+    for row in wanted.iter_mut().chain(&mut told) {
+        row.1 = squeeze(&row.1);
     }
-    assert!(
-        !releases.left()?.contains(&"clusterrole.rbac.authorization.k8s.io/sallyport-install".to_owned())
-    );
-    let operator = start_operator(plane).await?;
-    let namespace = plane.namespace("chart").await?;
-    plane.apply(&identity(&namespace, "agent", "agent").to_string())?;
-    let user = format!("sallyport:agent:{namespace}:agent");
-    let role = eventually("the impersonation rules", SOON, async || {
-        let role = releases.get("clusterrole", crds::names::IMPERSONATOR_CLUSTER_ROLE)?;
-        Ok(role["rules"].to_string().contains(&user).then_some(role))
-    })
-    .await?;
-    let hook = eventually("the webhook's authority", SOON, async || {
-        let hook = releases.get("validatingwebhookconfiguration", crds::names::WEBHOOK_CONFIGURATION)?;
-        Ok(hook["webhooks"][0]["clientConfig"]["caBundle"].is_string().then_some(hook))
-    })
-    .await?;
-    let uid = ["get", "agentidentity", "agent", "-n", &namespace, "-o", "jsonpath={.metadata.uid}"];
-    let identity = plane.kubectl(&uid)?.success()?;
-
-    // Nobody mends meanwhile what the upgrade breaks.
-    operator.kill()?;
-    let definition = releases.get("crd", "agentidentities.sallyport.dev")?;
-    let chart = chart();
-    let upgrade = ["upgrade", RELEASE, &chart, "--namespace", SYSTEM, "--set", "storage.type=Filesystem"];
-    for values in
-        [&["--set", "proxy.replicas=3"][..], &["--set", "logLevel=debug", "--set", "proxy.drainSeconds=60"]]
-    {
-        releases.helm(&[&upgrade[..], values].concat())?.success()?;
-    }
-    assert_eq!(
-        releases.get("deployment", "sallyport-proxy")?["spec"]["template"]["spec"]["terminationGracePeriodSeconds"],
-        100
-    );
-    let upgraded = releases.get("clusterrole", crds::names::IMPERSONATOR_CLUSTER_ROLE)?;
-    assert_eq!(upgraded["rules"], role["rules"], "the impersonation rules are the operator's");
-    let after = releases.get("validatingwebhookconfiguration", crds::names::WEBHOOK_CONFIGURATION)?;
-    assert_eq!(after["webhooks"][0]["clientConfig"], hook["webhooks"][0]["clientConfig"]);
-    assert_eq!(
-        releases.get("crd", "agentidentities.sallyport.dev")?["metadata"]["uid"],
-        definition["metadata"]["uid"]
-    );
-
-    releases.helm(&["uninstall", RELEASE, "--namespace", SYSTEM])?.success()?;
-    let mut kept: Vec<String> = DEFINITIONS
-        .iter()
-        .map(|plural| format!("customresourcedefinition.apiextensions.k8s.io/{plural}.sallyport.dev"))
-        .collect();
-    kept.push("persistentvolumeclaim/sallyport-recordings".to_owned());
-    assert_eq!(releases.left()?, kept);
-    assert_eq!(plane.kubectl(&uid)?.success()?, identity, "objects outlive the chart");
-
-    releases.install(RELEASE, SYSTEM, &[])?.success()?;
+    wanted.sort();
+    told.sort();
+    assert_eq!(told, wanted);
     Ok(())
 }
 
 #[tokio::test]
-async fn a_second_install_a_foreign_definition_and_missing_rights_are_told_and_leave_nothing()
--> anyhow::Result<()> {
-    let releases = Releases::start()?;
-    let plane = &releases.plane;
-    let foreign = json!({
-        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {"name": "accessgrants.sallyport.dev"},
-        "spec": {
-            "group": "sallyport.dev", "scope": "Namespaced",
-            "names": {"kind": "AccessGrant", "plural": "accessgrants", "singular": "accessgrant", "listKind": "AccessGrantList"},
-            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}}],
-        },
-    });
-    plane.apply(&foreign.to_string())?;
-    let out = releases.install(RELEASE, SYSTEM, &[])?;
-    for words in [
-        "The CustomResourceDefinition accessgrants.sallyport.dev is in this cluster already and belongs to nobody that Helm knows",
-        "kubectl annotate crd accessgrants.sallyport.dev meta.helm.sh/release-name=sallyport",
-        "--set crds.enabled=false",
-    ] {
-        assert!(out.code != 0 && out.stderr.contains(words), "no `{words}` in {out:?}");
-    }
-    let only = ["customresourcedefinition.apiextensions.k8s.io/accessgrants.sallyport.dev"];
-    assert_eq!(releases.left()?, only);
-    plane.kubectl(&["delete", "crd", "accessgrants.sallyport.dev"])?.success()?;
-
-    plane.named_namespace(SYSTEM).await?;
-    for (user, role) in [("editor", "edit"), ("reader", "reads-all-edits-here")] {
-        if user == "reader" {
-            let all = ["create", "clusterrole", "reads-all", "--verb=get,list,watch", "--resource=*.*"];
-            plane.kubectl(&all)?.success()?;
-            plane
-                .kubectl(&[
-                    "create",
-                    "clusterrolebinding",
-                    "reads",
-                    "--clusterrole=reads-all",
-                    "--user=reader",
-                ])?
-                .success()?;
+async fn every_alert_looks_at_a_metric_that_there_is() -> anyhow::Result<()> {
+    let gate = super::gate()?;
+    let namespace = gate.plane().namespace("alerts").await?;
+    gate.agent(&namespace, "agent", &[]).await?;
+    let metrics = eventually("metrics of agents", SOON, async || {
+        let text = gate.operator().metrics().await? + &gate.proxies()[0].program().metrics().await?;
+        Ok(text.contains("sallyport_pending_grants").then_some(text))
+    })
+    .await?;
+    let file = folder().join("ci/monitoring-values.yaml");
+    let text = render(SYSTEM, &["-f", &file.display().to_string()])?.success()?;
+    let rules = documents(&text)?.into_iter().find(|one| one["kind"] == "PrometheusRule");
+    let rules = rules.map(|one| one["spec"]["groups"][0]["rules"].clone()).unwrap_or_default();
+    let alerts = rules.as_array().map_or(0, Vec::len);
+    assert!(alerts >= 6, "{alerts} alerts");
+    for rule in rules.as_array().into_iter().flatten() {
+        let expression = rule["expr"].as_str().unwrap_or_default();
+        let word = |letter: char| !(letter.is_ascii_alphanumeric() || letter == '_');
+        let names: Vec<&str> = expression.split(word).filter(|name| name.starts_with("sallyport_")).collect();
+        assert!(!names.is_empty(), "{rule}");
+        for name in names {
+            assert!(metrics.contains(&format!("# TYPE {name} ")), "nobody has `{name}`: {rule}");
         }
-        let grant = ["create", "rolebinding", role, "--clusterrole=admin", "-n", SYSTEM];
-        plane.kubectl(&[&grant[..], &[&format!("--user={user}")]].concat())?.success()?;
-        let kubeconfig = plane.user_kubeconfig(user, None)?;
-        let chart = chart();
-        let install = ["install", RELEASE, &chart, "-n", SYSTEM, "--set", "storage.type=Filesystem"];
-        let out = helm(Some(&kubeconfig), &install)?;
-        assert!(out.code != 0 && out.stderr.contains(&format!("User \"{user}\" cannot ")), "{out:?}");
-        assert_eq!(releases.left()?, Vec::<String>::new(), "{user}");
-        releases.helm(&["uninstall", RELEASE, "-n", SYSTEM, "--ignore-not-found"])?.success()?;
     }
-
-    releases.install(RELEASE, SYSTEM, &[])?.success()?;
-    let before = releases.left()?;
-    for (release, namespace) in [("another", "elsewhere"), ("another", SYSTEM), (RELEASE, "elsewhere")] {
-        let out = releases.install(release, namespace, &[])?;
-        let words = "Sallyport is installed in this cluster already, as release sallyport in namespace sallyport-system";
-        assert!(out.code != 0 && out.stderr.contains(words), "{out:?}");
-        assert_eq!(releases.left()?, before, "{release} in {namespace}");
-    }
-    let again = releases.install(RELEASE, SYSTEM, &[])?;
-    assert!(again.stderr.contains("cannot re-use a name that is still in use"), "{again:?}");
     Ok(())
 }
