@@ -127,6 +127,11 @@ impl Agent {
         &self.token_file
     }
 
+    /// The authority that the gate's certificate is of, PEM.
+    pub fn ca(&self) -> &str {
+        &self.ca
+    }
+
     /// Its token.
     ///
     /// # Errors

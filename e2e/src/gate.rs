@@ -200,6 +200,11 @@ impl Proxy {
         format!("https://127.0.0.1:{}", self.port)
     }
 
+    /// Port where agents reach it.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The relay between it and the API server, in a relayed [`Setup`].
     ///
     /// # Errors

@@ -12,6 +12,9 @@
 //! | operator and proxies in front of it | [`Gate::start`] with a [`Setup`] |
 //! | an agent | [`Gate::agent`]: [`Agent::kubectl`], [`Agent::client`], [`Agent::send`] for raw bytes |
 //! | to kill, stop, restart a program | [`gate::Program`] of [`Gate::operator`] and [`gate::Proxy::program`] |
+//! | a container's log, made on command | [`fake_kubelet::FakeKubelet`] |
+//! | steady load of several agents, and whether all of it was recorded | [`load::Load`], [`load::unrecorded`] |
+//! | what a Service is to the proxies | [`balancer::Balancer`] |
 //! | a network that stalls | [`Setup::relayed`], [`gate::Proxy::relay`] |
 //! | a whole node with pods | [`Node::start`]; [`Node::plane`], [`Node::import`], [`Node::in_namespace`], [`Node::forward_service`] |
 //! | to wait for something | [`eventually`] |
@@ -22,13 +25,16 @@
 
 pub mod agent;
 pub mod audit;
+pub mod balancer;
 pub mod chart;
 pub mod control_plane;
+pub mod fake_kubelet;
 pub mod gate;
 pub mod image;
 pub mod kubeconfig;
 pub mod kubectl;
 pub mod node;
+pub mod load;
 pub mod oci;
 pub mod pki;
 pub mod relay;

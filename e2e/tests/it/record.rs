@@ -35,7 +35,7 @@ fn sessions(estate: &Estate) -> anyhow::Result<Vec<String>> {
 }
 
 /// Every event of every session, by request id and type.
-fn events(estate: &Estate) -> anyhow::Result<HashMap<(String, String), Value>> {
+pub fn events(estate: &Estate) -> anyhow::Result<HashMap<(String, String), Value>> {
     let mut found = HashMap::new();
     for name in sessions(estate)? {
         let replay = plugin(&estate.gate, &["replay", &name, "-n", &estate.namespace, "-o", "json"])?;

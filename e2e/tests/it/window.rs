@@ -20,7 +20,7 @@ fn only_in_a_window() -> Value {
     })
 }
 
-fn ask(estate: &Estate, seconds: u32) -> anyhow::Result<String> {
+pub fn ask(estate: &Estate, seconds: u32) -> anyhow::Result<String> {
     let grant = json!({
         "apiVersion": "sallyport.dev/v1alpha1", "kind": "AccessGrant",
         "metadata": {"generateName": "agent-", "namespace": estate.namespace},

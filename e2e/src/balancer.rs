@@ -1,0 +1,92 @@
+//! What a Service is to the proxies of a gate: a TCP balancer that learns of readiness late and picks a ready one for each new
+//! connection. It never tries a second one: what a proxy refuses, its client sees.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::gate::Gate;
+use crate::wire;
+
+/// How late it learns: a kube-proxy takes about a second.
+const LEARNS_EVERY: Duration = Duration::from_secs(1);
+
+/// A balancer on loopback. Lives as long as its process.
+#[derive(Clone, Debug)]
+pub struct Balancer {
+    port: u16,
+}
+
+#[derive(Debug)]
+struct Target {
+    address: SocketAddr,
+    admin_port: u16,
+    is_ready: AtomicBool,
+}
+
+impl Balancer {
+    /// Starts one in front of every proxy of `gate`, on a thread of its own.
+    ///
+    /// # Errors
+    /// When no port is free.
+    pub fn start(gate: &Gate) -> anyhow::Result<Self> {
+        let targets: Vec<_> = gate.proxies().iter().map(|proxy| (proxy.port(), proxy.program().admin_port())).collect();
+        let target = |(port, admin_port)| Target {
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            admin_port,
+            is_ready: AtomicBool::new(true),
+        };
+        let targets: Arc<[Target]> = targets.into_iter().map(target).collect();
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).context("no free port on loopback")?;
+        listener.set_nonblocking(true)?;
+        let port = listener.local_addr()?.port();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        std::thread::spawn(move || runtime.block_on(serve(listener, targets)));
+        Ok(Self { port })
+    }
+
+    /// URL where agents reach the gate.
+    pub fn url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port)
+    }
+}
+
+async fn serve(listener: std::net::TcpListener, targets: Arc<[Target]>) -> anyhow::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    for index in 0..targets.len() {
+        let targets = Arc::clone(&targets);
+        tokio::spawn(async move {
+            loop {
+                let answer = wire::get_plain(targets[index].admin_port, "/readyz").await;
+                targets[index].is_ready.store(answer.is_ok_and(|answer| answer.code == 200), Ordering::Relaxed);
+                tokio::time::sleep(LEARNS_EVERY).await;
+            }
+        });
+    }
+    let turn = AtomicUsize::new(0);
+    loop {
+        let (near, _) = listener.accept().await?;
+        let ready: Vec<SocketAddr> = targets
+            .iter()
+            .filter(|target| target.is_ready.load(Ordering::Relaxed))
+            .map(|target| target.address)
+            .collect();
+        // Without a ready one the connection ends, as it would at a Service without endpoints.
+        if ready.is_empty() {
+            continue;
+        }
+        let to = ready[turn.fetch_add(1, Ordering::Relaxed) % ready.len()];
+        tokio::spawn(carry(near, to));
+    }
+}
+
+async fn carry(mut near: TcpStream, to: SocketAddr) -> std::io::Result<()> {
+    let mut far = TcpStream::connect(to).await?;
+    near.set_nodelay(true)?;
+    far.set_nodelay(true)?;
+    tokio::io::copy_bidirectional(&mut near, &mut far).await.map(|_bytes| ())
+}
