@@ -2,8 +2,8 @@
 //! connection. It never tries a second one: what a proxy refuses, its client sees.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -34,7 +34,8 @@ impl Balancer {
     /// # Errors
     /// When no port is free.
     pub fn start(gate: &Gate) -> anyhow::Result<Self> {
-        let targets: Vec<_> = gate.proxies().iter().map(|proxy| (proxy.port(), proxy.program().admin_port())).collect();
+        let targets: Vec<_> =
+            gate.proxies().iter().map(|proxy| (proxy.port(), proxy.program().admin_port())).collect();
         let target = |(port, admin_port)| Target {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
             admin_port,
@@ -62,7 +63,9 @@ async fn serve(listener: std::net::TcpListener, targets: Arc<[Target]>) -> anyho
         tokio::spawn(async move {
             loop {
                 let answer = wire::get_plain(targets[index].admin_port, "/readyz").await;
-                targets[index].is_ready.store(answer.is_ok_and(|answer| answer.code == 200), Ordering::Relaxed);
+                targets[index]
+                    .is_ready
+                    .store(answer.is_ok_and(|answer| answer.code == 200), Ordering::Relaxed);
                 tokio::time::sleep(LEARNS_EVERY).await;
             }
         });

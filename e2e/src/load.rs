@@ -301,7 +301,13 @@ impl Work {
         (!gone).then_some(version)
     }
 
-    fn note(&self, what: &'static str, at: Instant, again: u32, outcome: Result<(u16, Option<String>), Lost>) {
+    fn note(
+        &self,
+        what: &'static str,
+        at: Instant,
+        again: u32,
+        outcome: Result<(u16, Option<String>), Lost>,
+    ) {
         let (id, outcome) = match outcome {
             Ok((code, id)) => (id, Ok(code)),
             Err(lost) => (None, Err(lost.to_string())),

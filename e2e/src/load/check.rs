@@ -42,7 +42,8 @@ impl Recordings {
     /// # Errors
     /// When the sessions cannot be listed, or the plugin is not built.
     pub fn events(&self) -> anyhow::Result<HashMap<(String, String), Value>> {
-        let list = ["get", "sessionrecords", "-n", &self.namespace, "-o", "jsonpath={.items[*].metadata.name}"];
+        let list =
+            ["get", "sessionrecords", "-n", &self.namespace, "-o", "jsonpath={.items[*].metadata.name}"];
         let names = kubectl(kubectl::Version::New, &self.kubeconfig, &list)?.success()?;
         let mut found = HashMap::new();
         for name in names.split_whitespace() {
@@ -70,13 +71,19 @@ impl Recordings {
 ///
 /// # Errors
 /// When the audit log or the recordings cannot be read.
-pub async fn unrecorded(audit: &Audit, recordings: &Recordings, users: &[String]) -> anyhow::Result<Vec<String>> {
+pub async fn unrecorded(
+    audit: &Audit,
+    recordings: &Recordings,
+    users: &[String],
+) -> anyhow::Result<Vec<String>> {
     let mut seen = Vec::new();
     for user in users {
         seen.extend(audit.requests(&Filter::ran_as(user)).await?);
     }
     // The proxy asks once by itself whether the API server takes the impersonation.
-    seen.retain(|request| request.object_ref.as_ref().is_none_or(|object| object.resource != "selfsubjectreviews"));
+    seen.retain(|request| {
+        request.object_ref.as_ref().is_none_or(|object| object.resource != "selfsubjectreviews")
+    });
     let mut missing = Vec::new();
     let complete = eventually("every request in the recordings", IN_STORE_WITHIN, async || {
         let events = recordings.events()?;

@@ -150,11 +150,15 @@ impl Client {
         self.again = 0;
         loop {
             let was_kept = self.connected().await?;
-            let request = self.request(method, target, body).map_err(|error| Lost::Said(format!("{error:#}")))?;
+            let request =
+                self.request(method, target, body).map_err(|error| Lost::Said(format!("{error:#}")))?;
             let Some(sender) = self.sender.as_mut() else { return Err(Lost::Silent) };
             match sender.send(request).await {
                 Ok(answer) if answer.status() == 429 && self.again < MOST_TRIES => {
-                    let after = answer.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+                    let after = answer
+                        .headers()
+                        .get("retry-after")
+                        .and_then(|value| value.to_str().ok()?.parse().ok());
                     let Some(seconds) = after else { return Ok(stream(answer)) };
                     self.sender = None;
                     tokio::time::sleep(Duration::from_secs(seconds)).await;

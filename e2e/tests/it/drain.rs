@@ -1,6 +1,5 @@
 //! Restarts under load: of both proxies one after the other, of the operator, of the API server.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use e2e::balancer::Balancer;
@@ -27,7 +26,7 @@ fn work() -> serde_json::Value {
             {"apiGroups": [""], "resources": ["configmaps", "pods", "pods/log"],
              "verbs": ["get", "list", "watch", "create", "patch"]},
         ]},
-        {"name": "ask", "effect": "RequireApproval", "message": "Ask first.", "approval": {"holdSeconds": 45},
+        {"name": "ask", "effect": "RequireApproval", "message": "Ask first.",
          "match": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["delete"]}]},
     ]})
 }
@@ -44,9 +43,7 @@ impl Scene {
         let estate = Estate::new(gate, "drain", work()).await?;
         let plane = gate.plane();
         let other = gate.agent(&estate.namespace, "other", &[]).await?;
-        let map = |name: &str| {
-            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": estate.namespace}})
-        };
+        let map = |name: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": estate.namespace}});
         let binding = json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
             "metadata": {"name": "other", "namespace": estate.namespace},
@@ -63,13 +60,6 @@ impl Scene {
     fn load(&self, plan: Plan) -> anyhow::Result<Load> {
         let urls = vec![self.balancer.url()];
         Load::start(self.agents.iter().map(Who::from).collect(), Plan { urls, ..plan })
-    }
-
-    /// A kubeconfig of the first agent that names the balancer.
-    fn kubeconfig(&self) -> anyhow::Result<PathBuf> {
-        let path = self.estate.agent.token_file().with_file_name("balanced.kubeconfig");
-        self.estate.agent.write_kubeconfig(&path, &self.balancer.url())?;
-        Ok(path)
     }
 
     fn recordings(&self) -> Recordings {
@@ -174,9 +164,11 @@ async fn f02_what_is_open_at_the_end_of_a_replica_is_told_the_truth() -> anyhow:
                  "containers": [{"name": "web", "image": "web"}]},
     });
     plane.apply(&pod.to_string())?;
-    let spawn = |args: &[&str]| estate.agent.kubectl_spawn(Version::Old, 0, &[args, &["-n", namespace]].concat());
+    let spawn =
+        |args: &[&str]| estate.agent.kubectl_spawn(Version::Old, 0, &[args, &["-n", namespace]].concat());
     let watch = spawn(&["get", "configmaps", "-w", "-o", "name"])?;
-    let watches = Filter::ran_as(&estate.agent.username()).verb("watch").resource("configmaps").namespace(namespace);
+    let watches =
+        Filter::ran_as(&estate.agent.username()).verb("watch").resource("configmaps").namespace(namespace);
     plane.audit().wait_for(&watches, 1).await?;
     let log = spawn(&["logs", "-f", "web"])?;
     eventually("a followed log", SOON, async || Ok((kubelet.following() == 1).then_some(()))).await?;
@@ -192,7 +184,10 @@ async fn f02_what_is_open_at_the_end_of_a_replica_is_told_the_truth() -> anyhow:
         Ok((out.status.success(), text))
     };
     let (is_clean, said) = ended(watch)?;
-    assert!(is_clean && !said.contains("rror") && !said.contains("unable"), "a watch may go on elsewhere: {said}");
+    assert!(
+        is_clean && !said.contains("rror") && !said.contains("unable"),
+        "a watch may go on elsewhere: {said}"
+    );
     let (is_clean, said) = ended(log)?;
     assert!(!is_clean && said.contains("a line"), "a log is never whole by mistake: {said}");
     let (is_clean, said) = ended(held)?;
@@ -200,7 +195,8 @@ async fn f02_what_is_open_at_the_end_of_a_replica_is_told_the_truth() -> anyhow:
     assert!(said.contains("then run exactly the same command again"), "{said}");
 
     estate.review(&grant, "Approved")?.success()?;
-    let resumed = estate.agent.kubectl_with(Version::Old, 1, &["delete", "configmap", "mine", "-n", namespace], "")?;
+    let resumed =
+        estate.agent.kubectl_with(Version::Old, 1, &["delete", "configmap", "mine", "-n", namespace], "")?;
     assert!(resumed.clone().success()?.contains("deleted"), "{resumed:?}");
     let events = scene.recordings().events()?;
     let reasons: Vec<_> = events.values().filter_map(|event| event["reason"].as_str()).collect();
@@ -237,9 +233,7 @@ async fn f05_an_api_server_that_restarts_is_a_gap_and_nothing_more() -> anyhow::
     let scene = Scene::new(&gate).await?;
     let load = scene.load(Plan::default())?;
     more(&load, 100).await?;
-    let old = plane.api_server();
-    old.signal(Sign::Term)?;
-    old.wait(Duration::from_secs(90))?;
+    plane.api_server().kill()?;
     more(&load, 20).await?;
     plane.restart_api_server()?;
     eventually("requests that pass again", SOON, async || {
@@ -252,8 +246,7 @@ async fn f05_an_api_server_that_restarts_is_a_gap_and_nothing_more() -> anyhow::
     for sent in report.failed() {
         let why = sent.outcome.clone().err().unwrap_or_default();
         let is_honest = why.starts_with("502 ") || why.starts_with("503 ") || sent.what == "WATCH";
-        assert!(is_honest, "{sent:?}");
-        assert!(!why.contains("403"), "no decision is made of an API server that is down: {sent:?}");
+        assert!(is_honest, "neither a decision nor a broken connection: {sent:?}");
     }
     // What follows the API server follows it again: the kill switch works.
     let patch = r#"{"spec":{"suspend":true}}"#;
@@ -275,10 +268,20 @@ async fn f24_no_handshake_fails_while_certificates_are_replaced() -> anyhow::Res
     let gate = Gate::start(&plane, setup(GRACE_SECONDS))?;
     let scene = Scene::new(&gate).await?;
     let load = scene.load(Plan { fresh_connections: true, watches: 0, ..Plan::default() })?;
-    let secret = ["get", "secret", crds::names::PROXY_TLS_SECRET, "-n", e2e::gate::SYSTEM, "-o", r"jsonpath={.data.tls\.crt}"];
+    let secret = [
+        "get",
+        "secret",
+        crds::names::PROXY_TLS_SECRET,
+        "-n",
+        e2e::gate::SYSTEM,
+        "-o",
+        r"jsonpath={.data.tls\.crt}",
+    ];
     for _ in 0..5 {
         let before = plane.kubectl(&secret)?.success()?;
-        plane.kubectl(&["delete", "secret", crds::names::PROXY_TLS_SECRET, "-n", e2e::gate::SYSTEM])?.success()?;
+        plane
+            .kubectl(&["delete", "secret", crds::names::PROXY_TLS_SECRET, "-n", e2e::gate::SYSTEM])?
+            .success()?;
         eventually("another certificate", SOON, async || {
             let now = plane.kubectl(&secret)?;
             Ok((now.code == 0 && !now.stdout.is_empty() && now.stdout != before).then_some(()))

@@ -76,11 +76,10 @@ impl Follow {
 async fn outcome(estate: &Estate, disposition: &str) -> anyhow::Result<Value> {
     eventually(&format!("a log that is recorded as {disposition}"), SOON, async || {
         let events = super::record::events(estate)?;
-        let ids = events.iter().filter(|((_, kind), event)| {
-            kind == "Intent" && event["act"]["subresource"] == "log"
-        });
-        let mut outcomes =
-            ids.filter_map(|((id, _), _)| events.get(&(id.clone(), "Outcome".to_owned())));
+        let ids = events
+            .iter()
+            .filter(|((_, kind), event)| kind == "Intent" && event["act"]["subresource"] == "log");
+        let mut outcomes = ids.filter_map(|((id, _), _)| events.get(&(id.clone(), "Outcome".to_owned())));
         Ok(outcomes.find(|event| event["disposition"] == disposition).cloned())
     })
     .await
@@ -135,9 +134,13 @@ async fn p9_what_is_asked_of_a_log_arrives_exactly() -> anyhow::Result<()> {
     let asked = kubelet.asked().pop().unwrap_or_default();
     let (path, query) = asked.split_once('?').unwrap_or_default();
     assert_eq!(path, format!("/containerLogs/{}/web/web", estate.namespace));
-    for part in
-        ["tailLines=5", "timestamps=true", "sinceTime=2026-11-20T14%3A00%3A00Z", "limitBytes=100", "previous=true"]
-    {
+    for part in [
+        "tailLines=5",
+        "timestamps=true",
+        "sinceTime=2026-11-20T14%3A00%3A00Z",
+        "limitBytes=100",
+        "previous=true",
+    ] {
         assert!(query.split('&').any(|one| one == part), "`{part}` in `{query}`");
     }
     let before = kubelet.asked().len();
@@ -255,8 +258,10 @@ async fn e10_a_followed_log_is_cut_when_its_window_is_revoked_or_ends() -> anyho
         following(&kubelet, 2).await?;
         let since = Instant::now();
         if ends_by_itself {
-            eventually("the window's end", Duration::from_secs(90), async || Ok((kubelet.following() == 0).then_some(())))
-                .await?;
+            eventually("the window's end", Duration::from_secs(90), async || {
+                Ok((kubelet.following() == 0).then_some(()))
+            })
+            .await?;
         } else {
             estate.review(&grant, "Revoked")?.success()?;
             following(&kubelet, 0).await?;
@@ -298,9 +303,11 @@ async fn e11_followed_logs_count_as_streams() -> anyhow::Result<()> {
     following(&kubelet, 1).await?;
     kubelet.log_is(b"whole\n".to_vec());
     let denied = eventually("the limit to be in force", SOON, async || {
-        let mut second = kubectl_spawn(Version::New, estate.agent.kubeconfig(0), &[
-            "logs", "-f", "web", "-n", &estate.namespace,
-        ])?;
+        let mut second = kubectl_spawn(
+            Version::New,
+            estate.agent.kubeconfig(0),
+            &["logs", "-f", "web", "-n", &estate.namespace],
+        )?;
         drop(second.stdin.take());
         let out = eventually("an answer, or a second log", SOON, async || {
             Ok((second.try_wait()?.is_some() || kubelet.following() == 2).then_some(()))
