@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint tools build image up down bench gen kind-up
+.PHONY: help demo test lint tools build image up down bench gen docs kind-up
 
 CARGO ?= cargo
 BIN := $(or $(CARGO_TARGET_DIR),target)/debug
@@ -20,10 +20,13 @@ demo: tools build ## the first half hour, played with stock kubectl against a re
 test: lint tools build ## lint, unit, property and integration tests: what the project's CI runs
 	$(CARGO) test --workspace --locked
 
-lint: ## format, clippy, dependencies, generated files
+lint: ## format, clippy, dependencies, workflows, shell scripts
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	tool=$$(e2e/tools/build.sh cargo-deny); "$${tool#*=}" check bans licenses sources
+	tool=$$(e2e/tools/build.sh actionlint); "$${tool#*=}" -shellcheck= -pyflakes=
+	@for script in $$(git ls-files '*.sh' .ci/run); do bash -n "$$script"; done
+	@if command -v shellcheck >/dev/null; then shellcheck -S warning $$(git ls-files '*.sh' .ci/run); fi
 
 tools: ## the control plane's programs: found, or built once into the cache
 	@e2e/tools/build.sh >/dev/null
@@ -44,6 +47,9 @@ down: ## end what `make up` left
 
 gen: ## renew the generated files
 	$(CARGO) run -q -p sallyport-crds --example generate
+
+docs: ## the book in target/book, where mdbook is installed (cargo install mdbook); its links are checked by make test
+	@if command -v mdbook >/dev/null; then mdbook build docs; else echo "mdbook is not installed: cargo install mdbook"; exit 1; fi
 
 bench: tools ## the masker's benches, and requests through the gate against requests past it
 	$(CARGO) bench --workspace

@@ -16,6 +16,7 @@ use crate::text::{
 pub const UNAUTHENTICATED_REVIEWER: &str = "unauthenticated";
 
 /// spec is what is asked for and what reviewers said; only reviews may change after creation.
+/// Example: {agentRef: {name: claude-code}, type: Window, reason: "Roll back checkout, INC-4312", window: {durationSeconds: 1800}}.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "sallyport.dev",
@@ -225,11 +226,12 @@ pub struct GrantRequest {
     #[schemars(length(min = 1, max = 253))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// generateName is the prefix of the name that the server makes up; one approval covers one creation. Example: job-.
+    /// generateName is the prefix of the name that the server makes up; unset where the object has a name of its own. One approval covers
+    /// one creation. Example: job-.
     #[schemars(length(min = 1, max = 253))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generate_name: Option<String>,
-    /// uid is the uid of the object that was looked at; execution demands the same. Example: 0f6d2f0e-6f0a-4c1e-9f60-7f0d5f1f9a11.
+    /// uid is the uid of the object that was looked at; unset where there is none yet. Execution demands the same. Example: 0f6d2f0e-6f0a-4c1e-9f60-7f0d5f1f9a11.
     #[schemars(length(min = 1, max = 64))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<String>,
@@ -248,7 +250,7 @@ pub struct GrantRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_digest: Option<String>,
     /// objectHash is a keyed SHA-256 of the object that was looked at, without status, managedFields, resourceVersion and
-    /// generation; a changed object voids the approval.
+    /// generation; unset where there is none yet. A changed object voids the approval.
     /// Example: "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855".
     #[schemars(length(max = 71), regex(pattern = SHA256_PATTERN))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -317,6 +319,7 @@ pub enum ReviewDecision {
 }
 
 /// status is what operator and proxy made of the reviews; decisions are taken from spec.reviews, never from here.
+/// Example: {summary: delete deployments.apps/web -n payments, expirationTime: "2026-11-20T15:31:40Z"}.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AccessGrantStatus {

@@ -9,6 +9,7 @@ use crate::selector::{LabelSelector, RequestMatch};
 use crate::text::{LABEL_PATTERN, SAFE_TEXT_MESSAGE, SAFE_TEXT_RULE, UNION_MESSAGE};
 
 /// spec says which agents the policy binds and what it decides for them.
+/// Example: {agents: [{namespace: agents}], rules: [{name: read, effect: Allow, match: [{apiGroups: [""], resources: [pods], verbs: [get]}]}]}.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "sallyport.dev",
@@ -454,7 +455,7 @@ pub enum FailurePolicy {
     Ignore,
 }
 
-/// status is what the operator observed.
+/// status is what the operator observed. Example: {observedGeneration: 5, matchedAgents: 3}.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AccessPolicyStatus {

@@ -16,6 +16,8 @@ pub(crate) const NAME_RULE: &str =
 pub(crate) const NAME_MESSAGE: &str = "the name must be a DNS label of at most 40 characters (it becomes part of labels and of a role session name)";
 
 /// spec says who may authenticate as this agent and which cluster its requests reach.
+/// Example: {subjects: [{name: in-cluster, type: ServiceAccount, serviceAccount: {namespace: agents, name: claude-code}}],
+/// target: {type: InCluster}}.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "sallyport.dev",
@@ -167,11 +169,11 @@ pub struct ClaimValidationRule {
     #[schemars(length(min = 1, max = 256))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<String>,
-    /// requiredValue is the value that the claim must have. Example: "repo:acme/payments:environment:production".
+    /// requiredValue is the value that the claim must have; unset with expression. Example: "repo:acme/payments:environment:production".
     #[schemars(length(max = 1024))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub required_value: Option<String>,
-    /// expression is CEL over claims that must be true. Example: "claims.repository_owner_id == '1234567'".
+    /// expression is CEL over claims that must be true; unset with claim. Example: "claims.repository_owner_id == '1234567'".
     #[schemars(length(min = 1, max = 4096))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expression: Option<String>,
@@ -337,7 +339,7 @@ impl Default for Limits {
     }
 }
 
-/// status is what the operator and the proxies observed.
+/// status is what the operator and the proxies observed. Example: {username: "sallyport:agent:agents:claude-code", policyCount: 2}.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentIdentityStatus {

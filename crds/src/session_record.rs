@@ -12,6 +12,7 @@ use crate::condition::Condition;
 use crate::text::{LABEL_PATTERN, SAFE_TEXT_MESSAGE, SAFE_TEXT_RULE, SHA256_PATTERN};
 
 /// spec holds the facts that are fixed when the session starts; it is immutable.
+/// Example: {agentRef: {name: claude-code}, level: Request, startTime: "2026-11-20T14:30:02Z"}.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "sallyport.dev",
@@ -58,7 +59,7 @@ pub struct SessionRecordSpec {
     pub agent_ref: SessionAgentRef,
     /// subject is who authenticated. Example: {name: in-cluster, type: ServiceAccount, id: "system:serviceaccount:agents:claude-code"}.
     pub subject: SessionSubject,
-    /// client is where the first request came from. Example: {address: 10.0.12.7, userAgent: kubectl/v1.33.1}.
+    /// client is where the first request came from; unset where it is not known. Example: {address: 10.0.12.7, userAgent: kubectl/v1.33.1}.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<SessionClient>,
     /// target is the cluster that requests went to. Example: {type: InCluster, server: "https://10.100.0.1"}.
@@ -102,11 +103,11 @@ pub struct SessionSubject {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionClient {
-    /// address is the client's IP address. Example: 10.0.12.7.
+    /// address is the client's IP address. Default: "". Example: 10.0.12.7.
     #[schemars(length(min = 1, max = 64))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// userAgent is what the client calls itself; do not trust it. Example: kubectl/v1.33.1.
+    /// userAgent is what the client calls itself; do not trust it. Default: "". Example: kubectl/v1.33.1.
     #[schemars(length(max = 256), extend("x-kubernetes-validations" = [{"rule": SAFE_TEXT_RULE, "message": SAFE_TEXT_MESSAGE}]))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_agent: Option<String>,
@@ -124,6 +125,7 @@ pub struct SessionTarget {
 }
 
 /// status is small and bounded; each proxy owns its entry of replicas.
+/// Example: {requests: {total: 41, denied: 1}, maskedValues: 17}.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionRecordStatus {

@@ -74,6 +74,7 @@ async fn hold(extra: Option<&Path>) -> anyhow::Result<()> {
     let plane = ControlPlane::start()?;
     let gate = Gate::start(&plane, Setup::default())?;
     let agent = scenario::settle(&gate).await?;
+    plane.kubectl(&["apply", "-f", &scenario::manifest("alice").display().to_string()])?.success()?;
     if let Some(extra) = extra {
         let folder = extra.display().to_string();
         print!("{}", plane.kubectl(&["apply", "-f", &folder])?.success()?);
@@ -102,6 +103,7 @@ async fn environment(gate: &Gate, agent: &e2e::Agent) -> anyhow::Result<Vec<(&'s
     let lines = [
         ("ADMIN_KUBECONFIG", path(plane.admin_kubeconfig())),
         ("AGENT_KUBECONFIG", path(agent.kubeconfig(0))),
+        ("ALICE_KUBECONFIG", path(&plane.user_kubeconfig("alice@example.com", None)?)),
         ("GATE_URLS", gate.urls().join(" ")),
         ("GATE_CA", path(&ca)),
         ("AGENT_TOKEN_FILE", path(agent.token_file())),
