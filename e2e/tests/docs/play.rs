@@ -107,8 +107,7 @@ async fn every_whole_manifest_that_no_command_applies_is_accepted_by_the_api_ser
     scenario::settle(&gate).await?;
     for path in docs()? {
         let page = Page::read(&path)?;
-        for block in page.blocks.iter().filter(|block| block.language == "yaml" && block.note.is_empty())
-        {
+        for block in page.blocks.iter().filter(|block| block.language == "yaml" && block.note.is_empty()) {
             let whole = block.text.contains("apiVersion:") && block.text.contains("kind:");
             if !whole {
                 continue;

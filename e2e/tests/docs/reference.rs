@@ -57,6 +57,7 @@ fn the_refusals_page_names_every_reason() -> anyhow::Result<()> {
 #[test]
 fn the_alerts_of_the_chart_are_on_the_metrics_page() -> anyhow::Result<()> {
     let mut there = BTreeSet::new();
+    let alert = Regex::new(r"(?m)^\s*- alert: (\w+)")?;
     let mut folders = vec![e2e::workspace_root().join("charts/sallyport/templates")];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder)? {
@@ -65,9 +66,7 @@ fn the_alerts_of_the_chart_are_on_the_metrics_page() -> anyhow::Result<()> {
                 folders.push(path);
             } else {
                 let text = std::fs::read_to_string(&path)?;
-                there.extend(
-                    Regex::new(r"(?m)^\s*- alert: (\w+)")?.captures_iter(&text).map(|one| one[1].to_owned()),
-                );
+                there.extend(alert.captures_iter(&text).map(|one| one[1].to_owned()));
             }
         }
     }
