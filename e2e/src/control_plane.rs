@@ -475,6 +475,8 @@ impl Files {
                 ("audit-log-path", self.audit_log.display().to_string()),
                 ("audit-log-maxsize", "4000".to_owned()),
                 ("profiling", "false".to_owned()),
+                // Else open watches hold up its end for a minute.
+                ("shutdown-watch-termination-grace-period", "2s".to_owned()),
             ],
         );
         words.extend(more.iter().map(|(name, value)| format!("--{name}={value}")));

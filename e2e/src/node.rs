@@ -12,6 +12,7 @@ mod images;
 mod leftovers;
 mod parts;
 mod room;
+mod storage;
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;
@@ -148,7 +149,7 @@ impl Node {
         let dns = Dns::start(&supervisor, &plane)?;
         let node =
             Self(Arc::new(Inner { plane, room, api, dns, scheduler, containerd, kubelet, kube_proxy }));
-        node.offer_volumes(options.volumes)?;
+        node.plane().apply(&storage::manifests(node.scratch(), options.volumes)?)?;
         imported.join().map_err(|_panic| anyhow::anyhow!("the import panicked"))??;
         node.wait_until_ready()?;
         Ok(node)
@@ -268,15 +269,6 @@ impl Node {
         &self.0.api
     }
 
-    fn offer_volumes(&self, count: usize) -> anyhow::Result<()> {
-        let mut manifests = String::from(STORAGE_CLASS);
-        for number in 0..count {
-            std::fs::create_dir(self.scratch().join(format!("lib/node-volumes/{number}")))?;
-            manifests += &volume(number);
-        }
-        self.plane().apply(&manifests).map(|_applied| ())
-    }
-
     fn wait_until_ready(&self) -> anyhow::Result<()> {
         let node = self.clone();
         crate::block_on(move || async move {
@@ -329,31 +321,4 @@ fn answers(socket: &Path) -> bool {
     let mut command = Command::new("ctr");
     command.arg("--address").arg(socket).args(["--timeout", "2s", "version"]);
     command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
-}
-
-const STORAGE_CLASS: &str = r#"
-apiVersion: storage.k8s.io/v1
-kind: StorageClass
-metadata: {name: local, annotations: {storageclass.kubernetes.io/is-default-class: "true"}}
-provisioner: kubernetes.io/no-provisioner
-"#;
-
-/// A volume of type `local`: unlike `hostPath`, the kubelet hands it to the pod's `fsGroup`, as it does with a cloud's disk.
-fn volume(number: usize) -> String {
-    format!(
-        r#"---
-apiVersion: v1
-kind: PersistentVolume
-metadata: {{name: local-{number}}}
-spec:
-  storageClassName: local
-  capacity: {{storage: 10Gi}}
-  accessModes: [ReadWriteOnce, ReadWriteMany, ReadOnlyMany]
-  persistentVolumeReclaimPolicy: Retain
-  local: {{path: /var/lib/node-volumes/{number}}}
-  nodeAffinity:
-    required:
-      nodeSelectorTerms: [{{matchExpressions: [{{key: kubernetes.io/hostname, operator: In, values: [{NAME}]}}]}}]
-"#
-    )
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -282,7 +282,7 @@ impl Process {
     }
 }
 
-/// Removes a scratch folder and the control groups of its name.
+/// Removes a scratch folder and the control groups of its name; what is gone already is no error.
 ///
 /// # Errors
 /// When something in them is still in use.
@@ -290,7 +290,12 @@ pub fn remove(scratch: &Path) -> anyhow::Result<()> {
     if let Some(name) = scratch.file_name() {
         crate::node::cgroup::remove(&name.to_string_lossy())?;
     }
-    std::fs::remove_dir_all(scratch).with_context(|| format!("cannot remove `{}`", scratch.display()))
+    match std::fs::remove_dir_all(scratch) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove `{}`", scratch.display()))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Whether the harness that made this scratch folder is gone.

@@ -36,7 +36,12 @@ enum Deed {
     /// End what `up` left.
     Down,
     /// List what dead nodes left on this machine; exit code 1 when there is something.
-    Leftovers,
+    Leftovers {
+        /// File with an earlier list: only what is new counts. A machine that runs Docker or another Kubernetes has such traces
+        /// anyway.
+        #[arg(long)]
+        since: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -46,7 +51,7 @@ fn main() -> ExitCode {
         Deed::Down => {
             standing().down().map(|was_up| println!("{}", if was_up { "ended" } else { "nothing was up" }))
         }
-        Deed::Leftovers => said(&leftovers()),
+        Deed::Leftovers { since } => said(since.as_deref()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -96,10 +101,17 @@ async fn hold(images: Vec<PathBuf>) -> anyhow::Result<()> {
     standing().hold(&assignments).await
 }
 
-fn said(leftovers: &[String]) -> anyhow::Result<()> {
-    for line in leftovers {
+fn said(since: Option<&Path>) -> anyhow::Result<()> {
+    let before = since
+        .map(std::fs::read_to_string)
+        .transpose()
+        .context("cannot read the earlier list")?
+        .unwrap_or_default();
+    let left: Vec<String> =
+        leftovers().into_iter().filter(|line| !before.lines().any(|known| known == line)).collect();
+    for line in &left {
         println!("{line}");
     }
-    anyhow::ensure!(leftovers.is_empty(), "{} things are left", leftovers.len());
+    anyhow::ensure!(left.is_empty(), "{} things are left", left.len());
     Ok(())
 }
