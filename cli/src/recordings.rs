@@ -1,12 +1,13 @@
 //! Where recordings are read from, and what the SessionRecord says about them.
 
-use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use clap::Args;
 use crds::session_record::{SessionRecord, SessionRecordStatus};
-use object_store::local::LocalFileSystem;
+use object_store::ObjectStore;
 use recording::verify::{Checkpoint, Expected};
+use storage::{Address, S3Flags};
 
 use crate::cluster::{Flags, Refused};
 
@@ -15,9 +16,12 @@ use crate::cluster::{Flags, Refused};
 pub struct Source {
     /// Name of the SessionRecord.
     pub name: String,
-    /// Where recordings are: file:///FOLDER. Without it where the SessionRecord says.
+    /// Where recordings are: file:///FOLDER or s3://BUCKET/PREFIX. Without it where the SessionRecord says.
     #[arg(long, env = "SALLYPORT_STORE")]
-    pub store: Option<String>,
+    pub store: Option<Address>,
+    /// How a bucket is reached.
+    #[command(flatten)]
+    pub s3: S3Flags,
     /// Do not read the SessionRecord. A chain whose tail was taken off then cannot be told from one that still runs, nor a
     /// chain that was removed whole.
     #[arg(long)]
@@ -27,7 +31,7 @@ pub struct Source {
 /// An opened recording.
 pub struct Opened {
     /// The store.
-    pub store: LocalFileSystem,
+    pub store: Arc<dyn ObjectStore>,
     /// Namespace of the session.
     pub namespace: String,
     /// What the SessionRecord knows, if it could be read.
@@ -41,10 +45,19 @@ impl Source {
         let address = match &self.store {
             Some(address) => address.clone(),
             None => address_in(record.as_ref(), &namespace, &self.name)
-                .context("where are the recordings? name them with --store file:///FOLDER")?,
+                .context(
+                    "where are the recordings? name them with --store file:///FOLDER or s3://BUCKET/PREFIX",
+                )?
+                .parse()
+                .map_err(|why| anyhow::anyhow!("the session record says where the recordings are: {why}"))?,
         };
+        if let Address::Folder(folder) = &address
+            && !folder.is_dir()
+        {
+            bail!("`{}` is not a folder", folder.display());
+        }
         let expected = record.map(|record| expected(&record.status.unwrap_or_default()));
-        Ok(Opened { store: open_store(&address)?, namespace, expected })
+        Ok(Opened { store: storage::open(&address, &self.s3)?, namespace, expected })
     }
 
     async fn record(&self, flags: &Flags) -> anyhow::Result<(String, Option<SessionRecord>)> {
@@ -101,15 +114,4 @@ fn address_in(record: Option<&SessionRecord>, namespace: &str, name: &str) -> Op
     let uri = record?.status.as_ref()?.recording.as_ref()?.uri.as_deref()?;
     let address = uri.trim_end_matches('/').strip_suffix(&format!("/{namespace}/{name}"))?;
     Some(address.to_owned())
-}
-
-fn open_store(address: &str) -> anyhow::Result<LocalFileSystem> {
-    let Some(folder) = address.strip_prefix("file://") else {
-        bail!("`{address}` must start with `file://`; other stores are not supported yet");
-    };
-    let folder = Path::new(folder);
-    if !folder.is_dir() {
-        bail!("`{}` is not a folder", folder.display());
-    }
-    Ok(LocalFileSystem::new_with_prefix(folder)?)
 }

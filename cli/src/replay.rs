@@ -48,7 +48,7 @@ pub async fn run(flags: &Flags, arguments: &Arguments) -> anyhow::Result<()> {
             timeline.add(replica, at, event);
         }
     };
-    let mut report = read_session(&opened.store, &opened.namespace, &source.name, &mut visit).await?;
+    let mut report = read_session(&*opened.store, &opened.namespace, &source.name, &mut visit).await?;
     if let Some(expected) = &opened.expected {
         report.expect(expected);
     }

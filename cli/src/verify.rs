@@ -21,7 +21,7 @@ pub struct Arguments {
 pub async fn run(flags: &Flags, arguments: &Arguments) -> anyhow::Result<()> {
     let source = &arguments.source;
     let opened = source.open(flags).await?;
-    let mut report = read_session(&opened.store, &opened.namespace, &source.name, &mut |_, _, _| {}).await?;
+    let mut report = read_session(&*opened.store, &opened.namespace, &source.name, &mut |_, _, _| {}).await?;
     if let Some(expected) = &opened.expected {
         report.expect(expected);
     }

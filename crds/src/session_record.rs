@@ -306,4 +306,9 @@ pub struct ReplicaRecord {
     /// closed says that this replica's chain has its final seal. Default: false. Example: true.
     #[serde(default)]
     pub closed: bool,
+    /// uploadError says why this replica's segments do not reach the store at the moment; unset while they do.
+    /// Example: "the bucket does not answer".
+    #[schemars(length(max = 1024))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload_error: Option<String>,
 }

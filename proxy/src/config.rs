@@ -1,8 +1,9 @@
 //! What the program is told when it starts; it imports nothing of ours but names.
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Parser;
+use storage::{Address, S3Flags};
 
 /// Flags of `sallyport-proxy`. The Kubernetes client's own configuration comes from `KUBECONFIG` or the pod.
 #[derive(Clone, Debug, Parser)]
@@ -24,12 +25,21 @@ pub struct Config {
     /// Where `/livez`, `/readyz` and `/metrics` are served (plain HTTP, inside the cluster only).
     #[arg(long, default_value = "0.0.0.0:9090")]
     pub admin_bind: SocketAddr,
-    /// Where recordings are kept: `file:///DIR`.
-    #[arg(long, env = "SALLYPORT_STORE", value_parser = store_folder)]
-    pub store: Store,
+    /// Where recordings are kept: `file:///FOLDER` or `s3://BUCKET/PREFIX`.
+    #[arg(long, env = "SALLYPORT_STORE")]
+    pub store: Address,
+    /// How a bucket is reached.
+    #[command(flatten)]
+    pub s3: S3Flags,
     /// Folder for frames that are durable but not yet in the store; one per replica.
     #[arg(long, env = "SALLYPORT_SPOOL")]
     pub spool: PathBuf,
+    /// Most bytes in the spool; when it is full nothing is forwarded any more (F07).
+    #[arg(long, default_value_t = 64 << 20, value_parser = clap::value_parser!(u64).range(64 << 10..))]
+    pub spool_bytes: u64,
+    /// The longest that a frame may wait in the spool, in seconds; after that nothing is forwarded until the store takes it (F07).
+    #[arg(long, default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..))]
+    pub spool_age_seconds: u64,
     /// Most connections held at once, counted before TLS.
     #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub max_connections: u32,
@@ -37,27 +47,6 @@ pub struct Config {
     /// answers have 15 seconds and the last recordings 10; a second signal ends it at once.
     #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u64).range(..=600))]
     pub drain_seconds: u64,
-}
-
-/// A recording store that is a local folder.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Store(PathBuf);
-
-impl Store {
-    /// The folder.
-    pub fn folder(&self) -> &Path {
-        &self.0
-    }
-}
-
-fn store_folder(text: &str) -> Result<Store, String> {
-    let Some(path) = text.strip_prefix("file://") else {
-        return Err(format!("`{text}` must start with `file://`; other stores are not supported yet"));
-    };
-    if !path.starts_with('/') {
-        return Err(format!("`{text}` must name an absolute folder, such as `file:///var/lib/sallyport`"));
-    }
-    Ok(Store(PathBuf::from(path)))
 }
 
 fn replica_name(text: &str) -> Result<String, String> {
@@ -79,10 +68,12 @@ mod tests {
     }
 
     #[test]
-    fn a_store_is_an_absolute_file_url() {
-        let good = parse(&["--replica", "p-0", "--store", "file:///var/lib/s"]).expect("accepted");
-        assert_eq!(good.store.folder(), Path::new("/var/lib/s"));
-        for bad in ["s3://bucket", "/var/lib", "file://relative/dir", "file:", ""] {
+    fn a_store_is_a_folder_or_a_bucket() {
+        for good in ["file:///var/lib/s", "s3://acme-sallyport/recordings"] {
+            let parsed = parse(&["--replica", "p-0", "--store", good]).expect("accepted");
+            assert_eq!(parsed.store.to_string(), good);
+        }
+        for bad in ["s3://", "/var/lib", "file://relative/dir", "file:", ""] {
             assert!(parse(&["--replica", "p-0", "--store", bad]).is_err(), "`{bad}` was accepted");
         }
     }

@@ -49,7 +49,7 @@ struct Inner {
     wall_seen: AtomicBool,
     bundle_since: ArcSwap<Instant>,
     seen: ArcSwap<Instant>,
-    recorder_fails: AtomicBool,
+    recorder_fails: ArcSwapOption<String>,
     changes: watch::Sender<u64>,
 }
 
@@ -90,7 +90,7 @@ impl Live {
             wall_seen: AtomicBool::new(false),
             bundle_since: ArcSwap::from_pointee(Instant::now()),
             seen: ArcSwap::from_pointee(Instant::now()),
-            recorder_fails: AtomicBool::new(false),
+            recorder_fails: ArcSwapOption::empty(),
             changes: watch::Sender::new(0),
         };
         Self { inner: Arc::new(inner) }
@@ -169,8 +169,8 @@ impl Live {
         if !self.inner.certificate.is_present() {
             return Some("no serving certificate was received yet".to_owned());
         }
-        if self.inner.recorder_fails.load(Ordering::Relaxed) {
-            return Some("recordings cannot be written".to_owned());
+        if let Some(why) = &*self.inner.recorder_fails.load() {
+            return Some(format!("recordings cannot be written: {why}"));
         }
         if self.inner.binding_key.load().is_none() {
             return Some("the key that approvals are bound with was not received yet".to_owned());
@@ -206,9 +206,9 @@ impl Live {
         self.inner.seen.store(Arc::new(Instant::now()));
     }
 
-    /// Notes whether frames can be stored.
-    pub fn recorder_fails(&self, fails: bool) {
-        self.inner.recorder_fails.store(fails, Ordering::Relaxed);
+    /// Notes why nothing can be recorded, if nothing can.
+    pub fn recorder_says(&self, why: Option<String>) {
+        self.inner.recorder_fails.store(why.map(Arc::new));
     }
 
     /// Puts a bundle in force.

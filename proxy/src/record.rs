@@ -36,7 +36,7 @@ use object_store::ObjectStore;
 use recording::event::{EndReason, Event, SessionStart};
 use recording::journal::JournalError;
 use recording::segment::ChainId;
-use tokio::sync::{Mutex as AsyncMutex, Semaphore};
+use tokio::sync::Mutex as AsyncMutex;
 use tokio_util::task::TaskTracker;
 
 pub use card::{ApiCards, CardError, Cards, Facts};
@@ -44,7 +44,7 @@ pub use session::{Durability, Ended, Pending, Session};
 
 use chain::{Chain, Parts};
 use keep::Keeper;
-use spool::{Committer, Room, Spool, SpoolError};
+use spool::{Bounds, Committer, Load, Room, Spool, SpoolError};
 use way::Way;
 
 use crate::telemetry::Telemetry;
@@ -67,6 +67,8 @@ pub struct Settings {
     pub store_uri: String,
     /// Most bytes in the spool; an eighth more is kept for refusals and outcomes. Default 64 MiB.
     pub spool_limit: u64,
+    /// The longest that a frame may wait in the spool. Default 1 h.
+    pub spool_age: Duration,
     /// Length at which a segment is sealed. Default 256 KiB.
     pub segment_bytes: usize,
     /// Age at which a segment is sealed. Default 1 s.
@@ -93,6 +95,7 @@ impl Settings {
             spool: spool.into(),
             store_uri: store_uri.into(),
             spool_limit: 64 << 20,
+            spool_age: Duration::from_secs(3600),
             segment_bytes: 256 << 10,
             segment_age: Duration::from_secs(1),
             commit_every: Duration::from_millis(10),
@@ -123,6 +126,12 @@ pub enum Unavailable {
     /// The spool is full.
     #[error("the spool is full: the store does not take recordings")]
     Full,
+    /// Something in the spool waits for the store for too long.
+    #[error("recordings wait for the store for too long")]
+    Stale,
+    /// The store was not proven to keep what it is given.
+    #[error("{0}")]
+    Unproven(String),
     /// The disk failed; only a restart helps (F08).
     #[error("the disk for recordings failed")]
     Disk,
@@ -150,6 +159,7 @@ impl From<SpoolError> for Unavailable {
     fn from(error: SpoolError) -> Unavailable {
         match error {
             SpoolError::Full => Unavailable::Full,
+            SpoolError::Stale => Unavailable::Stale,
             SpoolError::Failed => Unavailable::Disk,
         }
     }
@@ -175,6 +185,7 @@ struct Inner {
     replica: String,
     clock: Clock,
     way: Way,
+    telemetry: Telemetry,
     cards: Arc<dyn Cards>,
     spool: Spool,
     committer: Mutex<Option<Committer>>,
@@ -217,12 +228,14 @@ impl Recorder {
         let clock = Clock(Instant::now());
         let (logs, left) = (settings.spool.join("log"), settings.spool.join("left"));
         let recovered = recover::recover(&logs, &left, &settings.spool.join("aside"), clock.now())?;
-        let (spool, committer) = Spool::begin(&logs, settings.spool_limit, settings.commit_every)?;
-        let way = Way { store, permits: Arc::new(Semaphore::new(UPLOADS_AT_ONCE)), telemetry };
+        let bounds = Bounds { bytes: settings.spool_limit, age: settings.spool_age };
+        let (spool, committer) = Spool::begin(&logs, bounds, recovered.bytes, settings.commit_every)?;
+        let way = Way::new(store, UPLOADS_AT_ONCE, telemetry.clone());
         let inner = Inner {
             replica: format!("{}-{}", settings.replica, random_word()?),
             clock,
             way,
+            telemetry,
             cards,
             spool,
             committer: Mutex::new(Some(committer)),
@@ -235,10 +248,17 @@ impl Recorder {
             settings,
         };
         let recorder = Recorder { inner: Arc::new(inner) };
-        if recovered > 0 {
-            tracing::warn!(segments = recovered, "an earlier life left recordings: they go to the store now");
+        if recovered.segments > 0 {
+            tracing::warn!(
+                segments = recovered.segments,
+                bytes = recovered.bytes,
+                "an earlier life left recordings: they go to the store now"
+            );
         }
-        recorder.inner.tasks.spawn(Arc::clone(&recorder.inner).bring_left());
+        let way = recorder.inner.way.clone();
+        // Not tracked: it waits for nothing that must be saved when the process ends.
+        tokio::spawn(async move { way.prove().await });
+        recorder.inner.tasks.spawn(Arc::clone(&recorder.inner).bring_left(recovered.bytes));
         Ok(recorder)
     }
 
@@ -248,10 +268,11 @@ impl Recorder {
     /// The SessionRecord cannot be made or found, or nothing can be recorded.
     pub async fn session(&self, facts: &Facts) -> Result<Session, Unavailable> {
         let inner = &self.inner;
-        let (waits, telemetry) = (Waits { store: inner.settings.store_patience }, &inner.way.telemetry);
+        let (waits, telemetry) = (Waits { store: inner.settings.store_patience }, &inner.telemetry);
         if inner.spool.has_failed() {
             return Err(Unavailable::Disk);
         }
+        inner.way.proven(waits.store).await?;
         let slot = inner.slot(facts);
         let mut place = slot.lock().await;
         if inner.closing.load(Ordering::Acquire) {
@@ -305,9 +326,13 @@ impl Recorder {
         self.inner.spool.failed().await;
     }
 
-    /// Whether intents are taken at the moment.
-    pub fn is_healthy(&self) -> bool {
-        self.inner.spool.room(chain::USUAL_FRAME, Room::Ordinary).is_ok()
+    /// Why intents are not taken at the moment, if they are not. Renews what the metrics say of the spool.
+    pub fn unready(&self) -> Option<String> {
+        let inner = &self.inner;
+        let Load { bytes, age } = inner.spool.load();
+        inner.telemetry.spool(bytes, age);
+        let room = inner.spool.room(chain::USUAL_FRAME, Room::Ordinary).map_err(Unavailable::from);
+        room.err().map(|error| error.to_string()).or_else(|| inner.way.unproven())
     }
 
     /// Ends every chain in good order; what is not in the store by then stays in the spool for the next life.
@@ -358,6 +383,7 @@ impl Inner {
             clock: self.clock,
             spool: self.spool.clone(),
             segment_bytes: self.settings.segment_bytes,
+            aside: self.settings.spool.join("aside"),
             longest_at: Instant::now() + facts.longest.saturating_sub(age),
         };
         let chain = Chain::begin(id, facts.clone(), parts, self.way.clone());

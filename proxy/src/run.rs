@@ -6,7 +6,6 @@ use std::time::Duration;
 use anyhow::Context;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use object_store::local::LocalFileSystem;
 use recording::event::EndReason;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -121,13 +120,7 @@ fn gate(
     let telemetry = Telemetry::new()?;
     let (live, limits, grants) = (Live::new(), Limits::default(), Grants::new(client.clone()));
     let decider = Decider::new(live.clone(), grants.clone(), &config.namespace);
-    let folder = config.store.folder();
-    std::fs::create_dir_all(folder).context("the store's folder cannot be made")?;
-    let store =
-        LocalFileSystem::new_with_prefix(folder).context("the store cannot be opened")?.with_fsync(true);
-    let settings = Settings::new(&config.replica, &config.spool, format!("file://{}", folder.display()));
-    let cards = ApiCards::new(client.clone());
-    let recorder = Recorder::open(settings, Arc::new(store), cards, telemetry.clone())?;
+    let recorder = recorder(config, client, &live, telemetry.clone())?;
     Ok(Gate {
         authenticator: Authenticator::new(client.clone(), limits.clone()),
         discovery: DiscoveryCache::new(Arc::clone(&upstream)),
@@ -144,6 +137,23 @@ fn gate(
         drain,
         writes: TaskTracker::new(),
     })
+}
+
+fn recorder(
+    config: &Config,
+    client: &kube::Client,
+    live: &Live,
+    telemetry: Telemetry,
+) -> anyhow::Result<Recorder> {
+    let store = storage::open(&config.store, &config.s3)?;
+    let settings = Settings {
+        spool_limit: config.spool_bytes,
+        spool_age: Duration::from_secs(config.spool_age_seconds),
+        ..Settings::new(&config.replica, &config.spool, config.store.to_string())
+    };
+    let recorder = Recorder::open(settings, store, ApiCards::new(client.clone()), telemetry)?;
+    live.recorder_says(recorder.unready());
+    Ok(recorder)
 }
 
 /// Everything that follows the API server, or watches over what is open.
@@ -178,7 +188,7 @@ async fn watch_streams(gate: Arc<Gate>) {
 
 async fn watch_recorder(gate: Arc<Gate>) {
     loop {
-        gate.live.recorder_fails(!gate.recorder.is_healthy());
+        gate.live.recorder_says(gate.recorder.unready());
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }

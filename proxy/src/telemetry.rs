@@ -21,6 +21,11 @@ struct Inner {
     approval_wait: Histogram,
     masked_values: IntCounter,
     recording_failures: IntCounter,
+    recordings_set_aside: IntCounter,
+    spool_bytes: IntGauge,
+    spool_oldest: IntGauge,
+    store_proven: IntGauge,
+    store_unproven: IntCounterVec,
     config_revision: IntGauge,
     config_broken_shards: IntGauge,
     connections: IntGauge,
@@ -90,6 +95,29 @@ impl Telemetry {
                 "sallyport_recording_failures_total",
                 "Frames that were not stored",
             )?,
+            recordings_set_aside: IntCounter::new(
+                "sallyport_recordings_set_aside_total",
+                "Segments that found something else in their place in the store; a person must look",
+            )?,
+            spool_bytes: IntGauge::new(
+                "sallyport_recording_spool_bytes",
+                "Bytes on the local disk that wait for the store",
+            )?,
+            spool_oldest: IntGauge::new(
+                "sallyport_recording_spool_oldest_seconds",
+                "Seconds that the oldest of them waits",
+            )?,
+            store_proven: IntGauge::new(
+                "sallyport_store_proven",
+                "1 once the store has shown that it takes an object once and never again",
+            )?,
+            store_unproven: IntCounterVec::new(
+                Opts::new(
+                    "sallyport_store_proof_failures_total",
+                    "Attempts to prove the store that failed, by reason",
+                ),
+                &["reason"],
+            )?,
             config_revision: IntGauge::new(
                 "sallyport_config_revision",
                 "Bundles put in force since the start",
@@ -140,6 +168,27 @@ impl Telemetry {
         self.inner.recording_failures.inc();
     }
 
+    /// Counts a segment that has no place in the store.
+    pub fn set_aside(&self) {
+        self.inner.recordings_set_aside.inc();
+    }
+
+    /// Notes how much waits for the store, and for how long.
+    pub fn spool(&self, bytes: u64, oldest: Duration) {
+        self.inner.spool_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.inner.spool_oldest.set(i64::try_from(oldest.as_secs()).unwrap_or(i64::MAX));
+    }
+
+    /// Notes that the store may be trusted.
+    pub fn store_proven(&self) {
+        self.inner.store_proven.set(1);
+    }
+
+    /// Counts an attempt to prove the store that failed; `reason` is a closed word.
+    pub fn store_unproven(&self, reason: &'static str) {
+        self.inner.store_unproven.with_label_values(&[reason]).inc();
+    }
+
     /// Notes that another bundle came into force, and how many shards kept their last good state.
     pub fn bundle_in_force(&self, broken_shards: usize) {
         self.inner.config_revision.inc();
@@ -184,12 +233,17 @@ impl Telemetry {
 
 impl Inner {
     fn register(&self) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn prometheus::core::Collector>; 11] = [
+        let all: [Box<dyn prometheus::core::Collector>; 16] = [
             Box::new(self.requests.clone()),
             Box::new(self.pending_grants.clone()),
             Box::new(self.approval_wait.clone()),
             Box::new(self.masked_values.clone()),
             Box::new(self.recording_failures.clone()),
+            Box::new(self.recordings_set_aside.clone()),
+            Box::new(self.spool_bytes.clone()),
+            Box::new(self.spool_oldest.clone()),
+            Box::new(self.store_proven.clone()),
+            Box::new(self.store_unproven.clone()),
             Box::new(self.config_revision.clone()),
             Box::new(self.config_broken_shards.clone()),
             Box::new(self.connections.clone()),
@@ -243,6 +297,10 @@ mod tests {
             "sallyport_approval_wait_seconds",
             "sallyport_masked_values_total",
             "sallyport_recording_failures_total",
+            "sallyport_recordings_set_aside_total",
+            "sallyport_recording_spool_bytes",
+            "sallyport_recording_spool_oldest_seconds",
+            "sallyport_store_proven",
             "sallyport_config_revision",
         ] {
             assert!(text.contains(name), "`{name}` is missing");

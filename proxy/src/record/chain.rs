@@ -1,4 +1,5 @@
 //! One replica's chain of one session: events in, spool and store out, in this order.
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use recording::segment::{ChainId, Stamp};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::card::Facts;
+use super::recover;
 use super::spool::{Room, Spool, Standing};
 use super::tally::Tally;
 use super::way::Way;
@@ -31,6 +33,7 @@ pub struct Chain {
     clock: Clock,
     spool: Spool,
     segment_bytes: usize,
+    aside: PathBuf,
     state: Mutex<State>,
     opened: Notify,
     /// Somebody waits for the store.
@@ -65,6 +68,10 @@ struct State {
     fresh: bool,
     /// The grant of the window that requests used last.
     window: Option<String>,
+    /// Why segments do not reach the store at the moment.
+    trouble: Option<String>,
+    /// That changed since the status was last written.
+    turned: bool,
 }
 
 struct Upload {
@@ -91,6 +98,8 @@ pub struct Parts {
     pub spool: Spool,
     /// A segment is sealed at this length.
     pub segment_bytes: usize,
+    /// Folder for segments that have no place in the store.
+    pub aside: PathBuf,
     /// When the session ends at the latest.
     pub longest_at: Instant,
 }
@@ -112,6 +121,7 @@ impl Chain {
             clock: parts.clock,
             spool: parts.spool,
             segment_bytes: parts.segment_bytes,
+            aside: parts.aside,
             state: Mutex::new(State {
                 journal: Some(journal),
                 tally: Tally::default(),
@@ -121,6 +131,8 @@ impl Chain {
                 lost: 0,
                 fresh: false,
                 window: None,
+                trouble: None,
+                turned: false,
             }),
             opened: Notify::new(),
             wanted: Notify::new(),
@@ -270,16 +282,32 @@ impl Chain {
         self.lock().fresh
     }
 
-    /// The sums so far and what is in the store; events after this are fresh.
-    pub fn look(&self) -> (Tally, Stored) {
+    /// Whether segments have begun or ceased to reach the store, and the status does not know.
+    pub fn has_turned(&self) -> bool {
+        self.lock().turned
+    }
+
+    /// The sums so far, what is in the store, and why the rest is not; what comes after this is fresh.
+    pub fn look(&self) -> (Tally, Stored, Option<String>) {
         let mut state = self.lock();
-        state.fresh = false;
-        (state.tally.clone(), *self.stored.borrow())
+        (state.fresh, state.turned) = (false, false);
+        (state.tally.clone(), *self.stored.borrow(), state.trouble.clone())
     }
 
     /// Says that the status could not be written.
     pub fn look_again(&self) {
-        self.lock().fresh = true;
+        let mut state = self.lock();
+        (state.fresh, state.turned) = (true, true);
+    }
+
+    fn trouble(&self, why: Option<String>) {
+        let mut state = self.lock();
+        // The words may change with each attempt; that there is trouble is what a status is written for.
+        if state.trouble.is_some() != why.is_some() {
+            state.turned = true;
+            self.stir.notify_one();
+        }
+        state.trouble = why;
     }
 
     /// Writes the last event and the final seal.
@@ -343,27 +371,58 @@ impl Chain {
         }
     }
 
-    /// Brings segments to the store, in order, each only after it is durable here.
+    /// Brings segments to the store, in order, each only after it is durable here. Where something else lies in the place of
+    /// one, it and all that follow are set aside: the chain is at its end.
     async fn upload(self: Arc<Chain>, mut queue: mpsc::UnboundedReceiver<Upload>, way: Way) {
         while let Some(Upload { segment, mark }) = self.next(&mut queue).await {
             if self.spool.durable(mark).await.is_err() {
                 return;
             }
-            if let Err(error) = way.bring(&self.id, segment.number, &segment.bytes).await {
-                tracing::error!(%error, session = self.id.session, "a chain cannot go on");
-                self.stored.send_modify(|stored| stored.conflict = true);
-                return;
+            let conflict = self.stored.borrow().conflict;
+            let brought = if conflict { false } else { self.bring(&segment, &way).await };
+            if brought {
+                self.trouble(None);
+                self.stored.send_modify(|stored| {
+                    stored.segments = segment.number;
+                    stored.root = Some(segment.root);
+                    stored.bytes += segment.bytes.len() as u64;
+                    stored.closed = segment.is_final;
+                });
+                self.spool.release(self.number, segment.number);
+            } else {
+                self.set_aside(&segment, &way).await;
             }
-            self.stored.send_modify(|stored| {
-                stored.segments = segment.number;
-                stored.root = Some(segment.root);
-                stored.bytes += segment.bytes.len() as u64;
-                stored.closed = segment.is_final;
-            });
-            self.spool.release(self.number, segment.number);
             if segment.is_final {
                 return;
             }
+        }
+    }
+
+    /// Whether the segment lies in the store now.
+    async fn bring(&self, segment: &Segment, way: &Way) -> bool {
+        let trouble = |why| self.trouble(Some(why));
+        let Err(error) = way.bring(&self.id, segment.number, &segment.bytes, trouble).await else {
+            return true;
+        };
+        tracing::error!(%error, session = self.id.session, "a chain cannot go on");
+        self.trouble(Some(error.to_string()));
+        self.stored.send_modify(|stored| stored.conflict = true);
+        self.stop(EndReason::ProxyStopped);
+        false
+    }
+
+    async fn set_aside(&self, segment: &Segment, way: &Way) {
+        way.set_aside();
+        let (folder, id, number) = (self.aside.clone(), self.id.clone(), segment.number);
+        let bytes = segment.bytes.clone();
+        let kept =
+            tokio::task::spawn_blocking(move || recover::keep_aside(&folder, &id, number, &bytes)).await;
+        match kept {
+            Ok(Ok(())) => self.spool.release(self.number, number),
+            Ok(Err(error)) => {
+                tracing::error!(%error, session = self.id.session, "a segment cannot be set aside")
+            }
+            Err(error) => tracing::error!(%error, session = self.id.session, "a segment was not set aside"),
         }
     }
 

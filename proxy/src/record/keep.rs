@@ -41,10 +41,28 @@ impl Keeper {
         if !ended {
             tracing::warn!(session = self.chain.id.session, "the session's end could not be told yet");
         }
-        self.chain.closed().await;
+        self.until_closed(reason).await;
         while let Err(error) = self.write(Some(reason)).await {
             tracing::warn!(%error, session = self.chain.id.session, "the session record cannot be written");
             tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    /// Until the final seal is in the store; the record tells of trouble meanwhile.
+    async fn until_closed(&self, reason: EndReason) {
+        let mut closed = std::pin::pin!(self.chain.closed());
+        loop {
+            tokio::select! {
+                () = &mut closed => return,
+                () = self.chain.stir.notified() => {}
+            }
+            if self.chain.has_turned()
+                && let Err(error) = self.write(Some(reason)).await
+            {
+                tracing::warn!(%error, session = self.chain.id.session, "the session record cannot be written");
+                tokio::time::sleep(RETRY).await;
+                self.chain.stir.notify_one();
+            }
         }
     }
 
@@ -52,6 +70,7 @@ impl Keeper {
     async fn serve(&self) -> EndReason {
         let mut status_at = Instant::now() + self.first_status;
         let mut not_before = Instant::now();
+        let mut turn_at = Instant::now();
         loop {
             if let Some(reason) = self.chain.ending() {
                 return reason;
@@ -69,8 +88,11 @@ impl Keeper {
                 }
                 continue;
             }
-            let fresh = self.chain.is_fresh();
-            if fresh && now >= status_at {
+            // Trouble with the store, and its end, are told at once.
+            let turned = self.chain.has_turned();
+            let due = turned || self.chain.is_fresh();
+            let due_at = if turned { turn_at.min(status_at) } else { status_at };
+            if due && now >= due_at {
                 match self.write(None).await {
                     Ok(Some(reason)) => return reason,
                     Ok(None) => status_at = Instant::now() + self.status_every,
@@ -79,12 +101,11 @@ impl Keeper {
                         status_at = Instant::now() + self.status_every.min(RETRY);
                     }
                 }
+                turn_at = Instant::now() + self.status_every.min(RETRY);
                 continue;
             }
-            let alarm = [idle_at, fresh.then_some(status_at), Some(self.chain.longest_at)]
-                .into_iter()
-                .flatten()
-                .min();
+            let alarm =
+                [idle_at, due.then_some(due_at), Some(self.chain.longest_at)].into_iter().flatten().min();
             // While requests are in flight nobody tells when they end: look again.
             let alarm = alarm.unwrap_or(now).min(now + self.chain.facts.idle);
             tokio::select! {
@@ -127,7 +148,7 @@ impl Keeper {
 
     /// Writes this replica's entry, and the end if there is one. Returns the reason if the session has ended.
     async fn write(&self, ending: Option<EndReason>) -> Result<Option<EndReason>, card::CardError> {
-        let (tally, stored) = self.chain.look();
+        let (tally, stored, trouble) = self.chain.look();
         let id = &self.chain.id;
         let entry = Entry {
             replica: id.replica.clone(),
@@ -137,6 +158,7 @@ impl Keeper {
             root: stored.root,
             bytes: stored.bytes,
             closed: stored.closed,
+            trouble,
         };
         let now = Timestamp::now();
         let change = |_: &_, status: &mut SessionRecordStatus| write_entry(status, &entry, ending, now);

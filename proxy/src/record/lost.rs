@@ -18,8 +18,8 @@ use super::tally::Tally;
 const RETRY: Duration = Duration::from_secs(5);
 
 impl Inner {
-    /// Brings what an earlier life left to the store, chain by chain, and tells the records.
-    pub async fn bring_left(self: Arc<Inner>) {
+    /// Brings what an earlier life left to the store, `carried` bytes, chain by chain, and tells the records.
+    pub async fn bring_left(self: Arc<Inner>, carried: u64) {
         let (left, aside) = (self.settings.spool.join("left"), self.settings.spool.join("aside"));
         let found = match recover::read_left(&left, &aside) {
             Ok(found) => found,
@@ -28,6 +28,9 @@ impl Inner {
                 return;
             }
         };
+        // What was no segment waits for nobody.
+        let waiting: u64 = found.iter().map(|segment| segment.bytes.len() as u64).sum();
+        self.spool.settle(carried.saturating_sub(waiting));
         let mut chains: HashMap<ChainId, Vec<Left>> = HashMap::new();
         for segment in found {
             chains.entry(segment.chain.clone()).or_default().push(segment);
@@ -42,10 +45,14 @@ impl Inner {
         let aside = self.settings.spool.join("aside");
         let mut kept = Vec::new();
         for Left { path, number, bytes, .. } in segments {
-            match self.way.bring(&chain, number, &bytes).await {
-                Ok(()) => kept.push(path),
+            let size = bytes.len() as u64;
+            // What waits is on the disk and in the metrics; its record is written when it has arrived.
+            match self.way.bring(&chain, number, &bytes, |_| {}).await {
+                Ok(()) => kept.push((path, size)),
                 Err(error) => {
                     tracing::error!(%error, session = chain.session, "a segment of an earlier life has no place");
+                    self.way.set_aside();
+                    self.spool.settle(size);
                     if let Err(error) = recover::set_aside(&path, &aside) {
                         tracing::error!(%error, "it cannot be set aside");
                     }
@@ -56,7 +63,8 @@ impl Inner {
             tracing::warn!(%error, session = chain.session, "the record of an earlier life cannot be written");
             tokio::time::sleep(RETRY).await;
         }
-        for path in kept {
+        for (path, size) in kept {
+            self.spool.settle(size);
             if let Err(error) = std::fs::remove_file(&path) {
                 tracing::warn!(%error, "a file of the spool cannot be removed");
             }
@@ -100,5 +108,6 @@ fn lost_entry(found: &ChainReport, tally: Tally, uri: String) -> Entry {
         root: found.root(),
         bytes: found.bytes,
         closed: found.closed,
+        trouble: None,
     }
 }

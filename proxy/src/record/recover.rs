@@ -16,11 +16,20 @@ use recording::segment::{ChainId, Reader, Stamp};
 
 use super::spool::{BYTES, CLOSED, RECORD_HEAD, STANDING, Standing};
 
-/// Turns the log in `logs` into files in `left`. Returns how many there are.
+/// What waits for the store since an earlier life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Segments.
+    pub segments: usize,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Turns the log in `logs` into files in `left`. Returns what is in there now, by this life and earlier ones.
 ///
 /// # Errors
 /// The disk fails.
-pub fn recover(logs: &Path, left: &Path, aside: &Path, now: Stamp) -> io::Result<usize> {
+pub fn recover(logs: &Path, left: &Path, aside: &Path, now: Stamp) -> io::Result<Waiting> {
     std::fs::create_dir_all(left)?;
     let files = log_files(logs)?;
     let mut chains: BTreeMap<u32, Chain> = BTreeMap::new();
@@ -31,12 +40,8 @@ pub fn recover(logs: &Path, left: &Path, aside: &Path, now: Stamp) -> io::Result
         }
     }
     let last = files.last();
-    let mut count = 0;
     for (number, chain) in chains {
-        let lossy = chain.finish(now, |segment| {
-            count += 1;
-            write_left(left, &segment)
-        })?;
+        let lossy = chain.finish(now, |segment| write_left(left, &segment))?;
         if lossy {
             tracing::warn!(chain = number, "a chain in the spool could not be read to its end");
         }
@@ -50,7 +55,12 @@ pub fn recover(logs: &Path, left: &Path, aside: &Path, now: Stamp) -> io::Result
             std::fs::remove_file(path)?;
         }
     }
-    Ok(count)
+    let mut waiting = Waiting::default();
+    for entry in std::fs::read_dir(left)? {
+        waiting.segments += 1;
+        waiting.bytes += entry?.metadata()?.len();
+    }
+    Ok(waiting)
 }
 
 /// A segment that waits for the store.
@@ -206,14 +216,32 @@ fn log_files(logs: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Replaces the file whole, so that a crash leaves the one or the other.
+/// Keeps a segment that has no place in the store where nothing reads it again.
+///
+/// # Errors
+/// The disk fails.
+pub fn keep_aside(aside: &Path, chain: &ChainId, number: u32, bytes: &Bytes) -> io::Result<()> {
+    std::fs::create_dir_all(aside)?;
+    let whole = Whole { chain: chain.clone(), number, bytes: bytes.clone() };
+    put_file(&aside.join("staging"), &aside.join(file_name(&whole)), &whole)?;
+    tracing::error!(session = chain.session, segment = number, "a segment is set aside");
+    File::open(aside)?.sync_all()
+}
+
 fn write_left(left: &Path, segment: &Whole) -> io::Result<()> {
+    put_file(&left.with_extension("staging"), &left.join(file_name(segment)), segment)
+}
+
+fn file_name(segment: &Whole) -> String {
     let ChainId { namespace, session, replica } = &segment.chain;
     let place = Hash::of(format!("{namespace}/{session}/{replica}").as_bytes()).to_string();
-    let name = format!("{}-{:06}.seg", &place["sha256:".len()..][..16], segment.number);
-    let staging = left.with_extension("staging");
-    let mut file = File::create(&staging)?;
+    format!("{}-{:06}.seg", &place["sha256:".len()..][..16], segment.number)
+}
+
+/// Replaces the file whole, so that a crash leaves the one or the other.
+fn put_file(staging: &Path, path: &Path, segment: &Whole) -> io::Result<()> {
+    let mut file = File::create(staging)?;
     file.write_all(&segment.bytes)?;
     file.sync_all()?;
-    std::fs::rename(staging, left.join(name))
+    std::fs::rename(staging, path)
 }

@@ -48,6 +48,9 @@ pub enum SpoolError {
     /// It is full; the store does not take what it holds.
     #[error("the spool is full")]
     Full,
+    /// Something in it waits for the store for too long.
+    #[error("what is in the spool waits for too long")]
+    Stale,
     /// The disk failed.
     #[error("the spool's disk failed")]
     Failed,
@@ -62,6 +65,24 @@ pub enum Room {
     Reserve,
 }
 
+/// How much may wait for the store, and for how long (F07).
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Most bytes; an eighth more is the reserve.
+    pub bytes: u64,
+    /// The longest that a frame may wait.
+    pub age: Duration,
+}
+
+/// What waits for the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Bytes on the disk, those of an earlier life too.
+    pub bytes: u64,
+    /// Since when the oldest of it waits.
+    pub age: Duration,
+}
+
 /// The log. Cloning shares it.
 #[derive(Clone)]
 pub struct Spool {
@@ -72,7 +93,7 @@ struct Shared {
     state: Mutex<State>,
     wake: Condvar,
     progress: watch::Sender<Progress>,
-    limit: u64,
+    bounds: Bounds,
     commit_every: Duration,
 }
 
@@ -86,6 +107,11 @@ struct Progress {
 struct State {
     pending: Vec<u8>,
     touched: HashSet<(u32, u32)>,
+    /// Since when each segment that is not in the store is here.
+    since: HashMap<(u32, u32), Instant>,
+    /// Bytes of an earlier life that still wait for the store, and since when this life knows them.
+    carried: u64,
+    carried_since: Option<Instant>,
     pushed: u64,
     first_pending: Option<Instant>,
     asked: bool,
@@ -107,15 +133,22 @@ struct LogFile {
 pub struct Committer(Spool, Option<JoinHandle<()>>);
 
 impl Spool {
-    /// Begins a new log in `folder`, which must hold none.
+    /// Begins a new log in `folder`, which must hold none. `carried` bytes of an earlier life count as used until they are
+    /// [settled](Spool::settle).
     ///
     /// # Errors
     /// The folder cannot be written.
-    pub fn begin(folder: &Path, limit: u64, commit_every: Duration) -> io::Result<(Spool, Committer)> {
+    pub fn begin(
+        folder: &Path,
+        bounds: Bounds,
+        carried: u64,
+        commit_every: Duration,
+    ) -> io::Result<(Spool, Committer)> {
         std::fs::create_dir_all(folder)?;
         let progress = watch::Sender::new(Progress::default());
-        let state = Mutex::new(State::default());
-        let shared = Arc::new(Shared { state, wake: Condvar::new(), progress, limit, commit_every });
+        let carried_since = (carried > 0).then(Instant::now);
+        let state = Mutex::new(State { carried, carried_since, ..State::default() });
+        let shared = Arc::new(Shared { state, wake: Condvar::new(), progress, bounds, commit_every });
         let spool = Spool { shared };
         let (file, path) = new_file(folder, 1)?;
         spool.lock().files.push(LogFile { path, bytes: 0, unstored: HashSet::new() });
@@ -136,17 +169,37 @@ impl Spool {
         if state.failed || state.stopping {
             return Err(SpoolError::Failed);
         }
+        let Bounds { bytes: most, age } = self.shared.bounds;
         let limit = match room {
-            Room::Ordinary => self.shared.limit,
-            Room::Reserve => self.shared.limit + self.shared.limit / 8,
+            Room::Ordinary => most,
+            Room::Reserve => most + most / 8,
         };
-        if state.used() + bytes as u64 > limit { Err(SpoolError::Full) } else { Ok(()) }
+        if state.used() + bytes as u64 > limit {
+            return Err(SpoolError::Full);
+        }
+        if room == Room::Ordinary && state.oldest() > age { Err(SpoolError::Stale) } else { Ok(()) }
+    }
+
+    /// What waits for the store.
+    pub fn load(&self) -> Load {
+        let state = self.lock();
+        Load { bytes: state.used(), age: state.oldest() }
+    }
+
+    /// `bytes` of an earlier life have left the spool's folder.
+    pub fn settle(&self, bytes: u64) {
+        let mut state = self.lock();
+        state.carried = state.carried.saturating_sub(bytes);
+        if state.carried == 0 {
+            state.carried_since = None;
+        }
     }
 
     /// Adds frames of a chain's segment. Returns the mark to wait for.
     pub fn push(&self, chain: u32, segment: u32, bytes: &[u8]) -> u64 {
         let mut state = self.lock();
         state.touched.insert((chain, segment));
+        state.since.entry((chain, segment)).or_insert_with(Instant::now);
         self.add(&mut state, BYTES, chain, bytes)
     }
 
@@ -198,6 +251,7 @@ impl Spool {
     /// Forgets a segment that lies in the store; files that hold nothing else are removed.
     pub fn release(&self, chain: u32, segment: u32) {
         let mut state = self.lock();
+        state.since.remove(&(chain, segment));
         for file in &mut state.files {
             file.unstored.remove(&(chain, segment));
         }
@@ -237,7 +291,12 @@ impl Spool {
 
 impl State {
     fn used(&self) -> u64 {
-        self.files.iter().map(|file| file.bytes).sum::<u64>() + self.pending.len() as u64
+        self.files.iter().map(|file| file.bytes).sum::<u64>() + self.pending.len() as u64 + self.carried
+    }
+
+    fn oldest(&self) -> Duration {
+        let since = self.since.values().chain(&self.carried_since).min();
+        since.map_or(Duration::ZERO, Instant::elapsed)
     }
 }
 
@@ -337,7 +396,7 @@ impl Writer {
                 None => self.standings.remove(&chain),
             };
         }
-        let enough = FILE_BYTES.min(spool.shared.limit / 8);
+        let enough = FILE_BYTES.min(spool.shared.bounds.bytes / 8);
         let full = spool.lock().files.last().is_some_and(|current| current.bytes >= enough);
         if full { self.next_file(spool) } else { Ok(()) }
     }

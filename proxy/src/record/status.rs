@@ -6,7 +6,7 @@ use recording::event::EndReason;
 use recording::hash::Hash;
 use recording::verify::session_root;
 
-use super::tally::{MOST, Tally, put_grant, time};
+use super::tally::{MOST, Tally, put_grant, shown, time};
 
 /// Where one replica's chain stands, for its entry in the status.
 #[derive(Clone, Debug)]
@@ -25,6 +25,8 @@ pub struct Entry {
     pub bytes: u64,
     /// The final seal is in the store.
     pub closed: bool,
+    /// Why segments do not reach the store at the moment.
+    pub trouble: Option<String>,
 }
 
 /// Writes a replica's entry and, with a reason, the end of its part of the session.
@@ -71,6 +73,7 @@ fn enter(status: &mut SessionRecordStatus, entry: &Entry) {
             root_hash: entry.root.map(|root| root.to_string()),
         }),
         closed: entry.closed,
+        upload_error: entry.trouble.as_deref().map(|why| shown(why, 1024)),
     };
     match status.replicas.iter_mut().find(|replica| replica.name == entry.replica) {
         Some(found) => *found = own,
@@ -145,7 +148,13 @@ pub fn set_conditions(status: &mut SessionRecordStatus, now: Timestamp) {
     let whole = is_ended(status) && status.replicas.iter().all(|replica| replica.closed);
     let segments = status.recording.as_ref().map_or(0, |recording| recording.segments);
     let message = format!("{segments} segments");
-    if whole {
+    let trouble = status.replicas.iter().find_map(|replica| {
+        let why = replica.upload_error.as_deref()?;
+        Some(format!("{message} so far; {}: {why}", replica.name))
+    });
+    if let Some(trouble) = trouble {
+        set_condition(status, "Recorded", ConditionStatus::False, "UploadFailed", &trouble, now);
+    } else if whole {
         set_condition(status, "Recorded", ConditionStatus::True, "Uploaded", &message, now);
     } else {
         set_condition(status, "Recorded", ConditionStatus::Unknown, "Uploading", &message, now);

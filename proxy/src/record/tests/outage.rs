@@ -28,7 +28,7 @@ async fn f07_without_store_writes_are_refused_and_reads_go_on_until_the_spool_is
         assert!(reads < 10_000);
     };
     assert!(matches!(refused, Unavailable::Full) && reads > 50, "{refused} after {reads}");
-    assert!(!recorder.is_healthy());
+    assert!(recorder.unready().is_some());
     // Refusals have a reserve.
     session
         .refuse(refusal("x1", "PolicyDenied"), Ended::refused(403, "PolicyDenied"), Instant::now())
@@ -147,7 +147,7 @@ async fn f08_a_failed_disk_stops_everything() {
     }
     assert!(matches!(failed, Some(Unavailable::Disk)), "{failed:?}");
     tokio::time::timeout(Duration::from_secs(5), recorder.failed()).await.unwrap();
-    assert!(!recorder.is_healthy());
+    assert!(recorder.unready().is_some());
     assert!(matches!(recorder.session(&facts()).await.err(), Some(Unavailable::Disk)));
     let refused =
         session.refuse(refusal("x", "PolicyDenied"), Ended::refused(403, "PolicyDenied"), Instant::now());
