@@ -394,7 +394,7 @@ pub fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
 }
 
 /// What every program of the control plane gets for an environment.
-pub(crate) fn base_env() -> BTreeMap<String, String> {
+pub fn base_env() -> BTreeMap<String, String> {
     ["PATH", "TMPDIR"]
         .into_iter()
         .filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)))

@@ -37,11 +37,22 @@ pub struct Setup {
     pub operator_flags: Vec<String>,
     /// More flags for each proxy.
     pub proxy_flags: Vec<String>,
+    /// More environment for each proxy.
+    pub proxy_env: BTreeMap<String, String>,
+    /// Where proxies keep recordings; a folder of the control plane's where it is not given.
+    pub store: Option<String>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { proxies: 2, relayed: false, operator_flags: Vec::new(), proxy_flags: Vec::new() }
+        Self {
+            proxies: 2,
+            relayed: false,
+            operator_flags: Vec::new(),
+            proxy_flags: Vec::new(),
+            proxy_env: BTreeMap::new(),
+            store: None,
+        }
     }
 }
 
@@ -67,6 +78,7 @@ pub struct Program {
     plane: ControlPlane,
     name: String,
     argv: Vec<String>,
+    env: BTreeMap<String, String>,
     kubeconfig: PathBuf,
     admin_port: u16,
     process: Mutex<Process>,
@@ -180,14 +192,18 @@ impl Proxy {
                 ("replica", name.clone()),
                 ("bind", format!("127.0.0.1:{port}")),
                 ("admin-bind", format!("127.0.0.1:{admin_port}")),
-                ("store", format!("file://{}", recordings(plane).display())),
+                (
+                    "store",
+                    setup.store.clone().unwrap_or_else(|| format!("file://{}", recordings(plane).display())),
+                ),
                 ("spool", spool.display().to_string()),
             ],
         )?;
         argv.extend(setup.proxy_flags.iter().cloned());
         let account = crds::names::PROXY_SERVICE_ACCOUNT;
         let kubeconfig = plane.service_account_kubeconfig_to(&server, SYSTEM, account).await?;
-        Ok(Self { program: Program::start(plane, &name, argv, kubeconfig, admin_port)?, port, relay })
+        let env = setup.proxy_env.clone();
+        Ok(Self { program: Program::start(plane, &name, argv, env, kubeconfig, admin_port)?, port, relay })
     }
 
     /// The process, its admin port and its end.
@@ -219,11 +235,12 @@ impl Program {
         plane: &ControlPlane,
         name: &str,
         argv: Vec<String>,
+        env: BTreeMap<String, String>,
         kubeconfig: PathBuf,
         admin_port: u16,
     ) -> anyhow::Result<Self> {
-        let process = Mutex::new(run(plane, name, &argv, &kubeconfig)?);
-        Ok(Self { plane: plane.clone(), name: name.to_owned(), argv, kubeconfig, admin_port, process })
+        let process = Mutex::new(run(plane, name, &argv, &env, &kubeconfig)?);
+        Ok(Self { plane: plane.clone(), name: name.to_owned(), argv, env, kubeconfig, admin_port, process })
     }
 
     /// The running (or last) process.
@@ -268,7 +285,7 @@ impl Program {
         if old.ended()?.is_none() {
             old.kill()?;
         }
-        let new = run(&self.plane, &self.name, &self.argv, &self.kubeconfig)?;
+        let new = run(&self.plane, &self.name, &self.argv, &self.env, &self.kubeconfig)?;
         *self.process.lock().unwrap_or_else(PoisonError::into_inner) = new;
         self.ready().await
     }
@@ -317,7 +334,7 @@ async fn start_operator(plane: &ControlPlane, proxy_url: &str, more: &[String]) 
     argv.extend(more.iter().cloned());
     let account = crds::names::OPERATOR_SERVICE_ACCOUNT;
     let kubeconfig = plane.service_account_kubeconfig(SYSTEM, account).await?;
-    Program::start(plane, "operator", argv, kubeconfig, admin_port)
+    Program::start(plane, "operator", argv, BTreeMap::new(), kubeconfig, admin_port)
 }
 
 /// What a cluster administrator installs: CRDs, the system namespace, and the chart's own manifests.
@@ -359,8 +376,15 @@ fn kept(plane: &ControlPlane, name: &str) -> anyhow::Result<PathBuf> {
     Ok(if linked { kept } else { built })
 }
 
-fn run(plane: &ControlPlane, name: &str, argv: &[String], kubeconfig: &Path) -> anyhow::Result<Process> {
+fn run(
+    plane: &ControlPlane,
+    name: &str,
+    argv: &[String],
+    more: &BTreeMap<String, String>,
+    kubeconfig: &Path,
+) -> anyhow::Result<Process> {
     let mut env: BTreeMap<String, String> = base_env();
+    env.extend(more.clone());
     env.insert("KUBECONFIG".to_owned(), kubeconfig.display().to_string());
     env.insert(
         "RUST_LOG".to_owned(),

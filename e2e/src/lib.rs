@@ -15,6 +15,7 @@
 //! | a container's log, made on command | [`fake_kubelet::FakeKubelet`] |
 //! | steady load of several agents, and whether all of it was recorded | [`load::Load`], [`load::unrecorded`] |
 //! | what a Service is to the proxies | [`balancer::Balancer`] |
+//! | a real S3 server, with Object Lock or without, that dies on command | [`S3::start`] |
 //! | a network that stalls | [`Setup::relayed`], [`gate::Proxy::relay`] |
 //! | a whole node with pods | [`Node::start`]; [`Node::plane`], [`Node::import`], [`Node::in_namespace`], [`Node::forward_service`] |
 //! | to wait for something | [`eventually`] |
@@ -38,6 +39,7 @@ pub mod node;
 pub mod oci;
 pub mod pki;
 pub mod relay;
+pub mod s3;
 pub mod scenario;
 pub mod standing;
 pub mod supervision;
@@ -52,6 +54,7 @@ pub use control_plane::ControlPlane;
 pub use gate::{Gate, Setup};
 pub use kubectl::{Output, Version, kubectl, kubectl_stdin};
 pub use node::Node;
+pub use s3::S3;
 pub use supervision::{Process, Sign, Supervisor};
 pub use tools::{Tools, program, workspace_root};
 

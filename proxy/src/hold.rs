@@ -25,6 +25,7 @@ use policy::explain::{
 use policy::grant::{self, Join, join};
 use policy::permit::Permit;
 use policy::terms::Terms;
+use recording::event::Review;
 use thiserror::Error;
 use tokio::time::Instant;
 
@@ -34,6 +35,7 @@ use crate::drain::Drain;
 use crate::forward::impersonation;
 use crate::grants::{ConsumeError, CreateError, Grants};
 use crate::live::Live;
+use crate::record::{Durability, Session, Unavailable};
 use crate::refuse::{self, Reason};
 use crate::request_id::RequestId;
 use crate::upstream::Upstream;
@@ -59,8 +61,10 @@ pub struct Held<'a> {
     pub request: &'a Request,
     /// The same as an act.
     pub action: &'a Arc<Action>,
-    /// Its session's name.
-    pub session: &'a str,
+    /// Its session.
+    pub session: &'a Session,
+    /// How durable its record must be before it is sent.
+    pub durability: Durability,
     /// Its id.
     pub id: &'a RequestId,
 }
@@ -103,6 +107,9 @@ pub enum HoldError {
     /// Grants cannot be read or written.
     #[error("the grants cannot be reached: {0}")]
     Unavailable(String),
+    /// What would be sent cannot be recorded; the grant was not used (F07).
+    #[error("an approved request cannot be recorded: {0}")]
+    Unrecorded(#[from] Unavailable),
 }
 
 impl HoldError {
@@ -120,6 +127,12 @@ impl HoldError {
                 format!("sallyport/ServiceUnavailable: approvals are switched off: {breach}. Nothing was done; the grant was not used."),
             )
             .next("ask an administrator to put Sallyport's admission policies back, then run the same command again"),
+            HoldError::Unrecorded(_) => refuse::Refusal::new(
+                Reason::RecordingUnavailable,
+                "sallyport/RecordingUnavailable: this is approved, but it cannot be recorded at the moment, so it was not sent and the \
+                 approval was not used up. Nothing was done.",
+            )
+            .next("run exactly the same command again later; the approval stays good until its deadline"),
             HoldError::Bind(error) => error.refusal(action),
         };
         said.about(action)
@@ -236,7 +249,7 @@ impl Hold {
     async fn bind(&self, held: Held<'_>) -> Result<Bound, HoldError> {
         let key = self.live.binding_key();
         let key = key.ok_or_else(|| HoldError::Unavailable("no binding key was received yet".to_owned()))?;
-        let as_agent = impersonation(&held.caller.agent, held.session);
+        let as_agent = impersonation(&held.caller.agent, held.session.name());
         let agent = held.caller.key.to_string();
         Ok(bind::bind(&self.upstream, held.request, &agent, &as_agent, held.id, &key).await?)
     }
@@ -287,22 +300,38 @@ impl Hold {
         bound: Bound,
         grant: &AccessGrant,
     ) -> Result<Option<Released>, HoldError> {
-        if let Some(breach) = self.live.breach() {
-            return Err(HoldError::Breached(breach));
-        }
-        let decision = self.decider.decide(held.caller, held.action, Timestamp::now())?;
-        let Some(terms) = decision.terms() else { return Ok(None) };
-        if !matches!(self.standing(Some(grant), terms)?, Some(Standing::Approved { .. })) {
-            return Ok(None);
-        }
-        let swapped = self.grants.consume(grant, held.id, Timestamp::now()).await;
         let name = grant.metadata.name.clone().unwrap_or_default();
+        let Some((_, by)) = self.usable(held, grant)? else { return Ok(None) };
+        // Who approved is where the intent must be, before anything is used up: a store that is down burns no approval.
+        held.session.review(reviews(&name, by), held.durability).await.inspect_err(|error| {
+            tracing::warn!(id = %held.id, grant = name, %error, "an approved request cannot be recorded; its grant stays");
+        })?;
+        // That took its time: rules and walls must stand now.
+        let Some((decision, _)) = self.usable(held, grant)? else { return Ok(None) };
+        let swapped = self.grants.consume(grant, held.id, Timestamp::now()).await;
         let Some(read) = self.grants.read(&held.caller.key.namespace, &name).await? else { return Ok(None) };
         let by = read.status.as_ref().and_then(|status| status.consumed_by.as_deref());
         match swapped {
             _ if by == Some(held.id.as_str()) => self.mint(held, bound, &read, decision).map(Some),
             Ok(()) | Err(ConsumeError::Changed) => Ok(None),
             Err(error @ ConsumeError::Unavailable(_)) => Err(HoldError::Unavailable(error.to_string())),
+        }
+    }
+
+    /// The decision that the grant is usable for, and who approved it; `None` if it is not.
+    fn usable(
+        &self,
+        held: Held<'_>,
+        grant: &AccessGrant,
+    ) -> Result<Option<(Decision, Vec<String>)>, HoldError> {
+        if let Some(breach) = self.live.breach() {
+            return Err(HoldError::Breached(breach));
+        }
+        let decision = self.decider.decide(held.caller, held.action, Timestamp::now())?;
+        let Some(terms) = decision.terms() else { return Ok(None) };
+        match self.standing(Some(grant), terms)? {
+            Some(Standing::Approved { by, .. }) => Ok(Some((decision, by))),
+            Some(_) | None => Ok(None),
         }
     }
 
@@ -357,6 +386,16 @@ struct Asking {
     n: u32,
     joined: Option<String>,
     until: Instant,
+}
+
+fn reviews(grant: &str, by: Vec<String>) -> Vec<Review> {
+    let review = |reviewer| Review {
+        grant: grant.to_owned(),
+        decision: "Approved".to_owned(),
+        reviewer,
+        note: String::new(),
+    };
+    by.into_iter().map(review).collect()
 }
 
 /// The policies in force do not ask any more: they allow, or they refuse.
@@ -422,7 +461,7 @@ fn grant_of(held: Held<'_>, bound: &Bound, name: &str) -> AccessGrant {
     let labels = [
         (names::LABEL_AGENT, caller.key.name.as_str()),
         (names::LABEL_TYPE, "SingleRequest"),
-        (names::LABEL_SESSION, session),
+        (names::LABEL_SESSION, session.name()),
         (names::LABEL_MANAGED_BY, names::MANAGED_BY),
     ];
     let query = request.query.canonical();

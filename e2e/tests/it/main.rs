@@ -20,6 +20,7 @@ mod recovery;
 mod relay;
 mod reviews;
 mod spine;
+mod storage;
 mod window;
 
 use std::sync::OnceLock;

@@ -136,7 +136,7 @@ fn ask_for_window(hold: &Hold, held: Held<'_>, request: &mut Request) -> Result<
     let labels = BTreeMap::from([
         (names::LABEL_AGENT, held.caller.key.name.as_str()),
         (names::LABEL_TYPE, "Window"),
-        (names::LABEL_SESSION, held.session),
+        (names::LABEL_SESSION, held.session.name()),
         (names::LABEL_MANAGED_BY, names::MANAGED_BY),
     ]);
     let mut metadata = json!({"namespace": held.caller.key.namespace, "labels": labels});

@@ -1,10 +1,11 @@
 //! The handles that the staircase holds: a session, and a request that has no outcome yet.
+use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
 use recording::event::{Disposition, Event, GrantEvent, Intent, LogSum, Outcome, Refusal, Review};
 
-use super::chain::Chain;
+use super::chain::{Chain, Written};
 use super::spool::Room;
 use super::{Unavailable, Waits};
 use crate::telemetry::Telemetry;
@@ -84,11 +85,7 @@ impl Session {
         let in_store = durability == Durability::Store;
         let written = self.chain.write(&event, Room::Ordinary, in_store).inspect_err(|_| self.failed())?;
         let pending = Pending { session: self.clone(), request_id: Some(request_id), arrived };
-        let durable = match durability {
-            Durability::Spool => self.chain.spooled(written).await,
-            Durability::Store => self.chain.stored(written, self.waits.store).await,
-        };
-        if let Err(error) = durable {
+        if let Err(error) = self.durable(written, durability).await {
             self.failed();
             let failed =
                 Ended { disposition: Disposition::Failed, ..Ended::refused(503, super::UNAVAILABLE_REASON) };
@@ -119,14 +116,33 @@ impl Session {
         .inspect_err(|_| self.failed())
     }
 
+    async fn durable(&self, written: Written, durability: Durability) -> Result<(), Unavailable> {
+        match durability {
+            Durability::Spool => self.chain.spooled(written).await,
+            Durability::Store => self.chain.stored(written, self.waits.store).await,
+        }
+    }
+
     /// Counts a refusal that is too cheap to be written down by itself: an agent that asks more often than it may.
     pub fn count_refusal(&self) {
         self.chain.lose();
     }
 
-    /// Writes down what a person decided.
-    pub fn review(&self, review: Review) {
-        self.note(&Event::Review(review));
+    /// Writes down what persons decided, as durable as the intent that follows must be (F07).
+    ///
+    /// # Errors
+    /// It cannot be made durable: what they approved must not be used up.
+    pub async fn review(&self, reviews: Vec<Review>, durability: Durability) -> Result<(), Unavailable> {
+        let in_store = durability == Durability::Store;
+        let mut last = None;
+        for review in reviews {
+            let written = self.chain.write(&Event::Review(review), Room::Ordinary, in_store);
+            last = Some(written.inspect_err(|_| self.failed())?);
+        }
+        match last {
+            Some(written) => self.durable(written, durability).await.inspect_err(|_| self.failed()),
+            None => Ok(()),
+        }
     }
 
     /// Writes down what became of a grant.
@@ -143,6 +159,12 @@ impl Session {
 
     fn failed(&self) {
         self.telemetry.recording_failure();
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Session").field(&self.name()).finish()
     }
 }
 

@@ -13,7 +13,7 @@ use policy::explain;
 use policy::mask::MaskRule;
 use policy::permit::Permit;
 use policy::rule::Level;
-use recording::event::{Disposition, GrantChange, GrantEvent, MaskedBody, Review};
+use recording::event::{Disposition, GrantChange, GrantEvent, MaskedBody};
 
 use super::{Climb, Climber, Known, note, outcome};
 use crate::answer::{self, Asking, Question};
@@ -86,8 +86,12 @@ impl Pass<'_> {
         let permit = released.take_permit().ok_or_else(no_permit)?;
         let prepared = self.prepare(&released.request, &released.decision.obligations().masks)?;
         let authority = permit.authority().clone();
-        let pending =
-            self.intent(&released.request, Some(&released.decision), released.grant.clone()).await?;
+        let pending = self.intent(&released.request, Some(&released.decision), released.grant.clone()).await;
+        let pending = pending.map_err(|refusal| match &released.grant {
+            Some(grant) => refusal
+                .line("grant", format!("{grant} was used up by this attempt, so a new approval is needed")),
+            None => refusal,
+        })?;
         if let Err(refusal) = self.still_stands(&released.decision) {
             return Ok(self.failed(pending, Disposition::Refused, refusal));
         }
@@ -154,9 +158,19 @@ impl Pass<'_> {
             caller: &self.climber.caller,
             request: asked,
             action: self.action,
-            session: self.climber.session.name(),
+            session: &self.climber.session,
+            durability: self.durability(asked),
             id: &self.climb.id,
         }
+    }
+
+    /// What only reads is recorded on this replica's disk first, everything else in the store.
+    fn durability(&self, asked: &Asked) -> Durability {
+        let is_read = match &**self.action {
+            Action::Resource(action) => action.verb.is_read() || asked.review().is_some(),
+            Action::NonResource { verb, .. } => verb == "get",
+        };
+        if is_read { Durability::Spool } else { Durability::Store }
     }
 
     fn prepare(&self, asked: &Asked, masks: &[Arc<MaskRule>]) -> Result<Prepared, Refusal> {
@@ -210,11 +224,7 @@ impl Pass<'_> {
         grant: Option<String>,
     ) -> Result<Pending, Refusal> {
         let started = std::time::Instant::now();
-        let is_read = match &**self.action {
-            Action::Resource(action) => action.verb.is_read() || asked.review().is_some(),
-            Action::NonResource { verb, .. } => verb == "get",
-        };
-        let durability = if is_read { Durability::Spool } else { Durability::Store };
+        let durability = self.durability(asked);
         let mut intent = self.known.intent(&self.climb.id, asked.canonical_target(), decision, grant);
         if let Some(owed) = decision.map(Decision::obligations).filter(|owed| owed.level == Level::Request) {
             let body = self.climb.gate.masks.body(asked, self.discovery, &owed.masks);
@@ -329,20 +339,12 @@ impl Pass<'_> {
         refuse::answer(&refusal, &self.climb.id)
     }
 
-    /// Who approved, for the record.
+    /// Which grant was used up, for the record; who approved is written before.
     fn note_approval(&self, released: &Released) {
         let session = &self.climber.session;
-        if let (Verdict::Allowed(Authority::Approval { by, .. }), Some(grant)) =
+        if let (Verdict::Allowed(Authority::Approval { .. }), Some(grant)) =
             (released.decision.verdict(), &released.grant)
         {
-            for reviewer in by {
-                session.review(Review {
-                    grant: grant.clone(),
-                    decision: "Approved".to_owned(),
-                    reviewer: reviewer.clone(),
-                    note: String::new(),
-                });
-            }
             let (grant, request_id) = (grant.clone(), Some(self.climb.id.to_string()));
             session.grant(GrantEvent { grant, change: GrantChange::Consumed, request_id });
         }

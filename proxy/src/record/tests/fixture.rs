@@ -14,7 +14,7 @@ use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
     PutMultipartOptions, PutOptions, PutPayload, PutResult,
 };
 use recording::event::{Act, Disposition, Event, Intent, Permitted, Refusal};
@@ -24,11 +24,12 @@ use recording::verify::Report;
 use crate::record::{CardError, Cards, Durability, Ended, Facts, Recorder, Session, Settings, Unavailable};
 use crate::telemetry::Telemetry;
 
-/// A store that fails every put while it is down, and may be slow.
+/// A store that fails every put while it is down, may be slow, and may put one object over another.
 #[derive(Debug, Default)]
 pub struct OutageStore {
     pub inner: InMemory,
     pub down: AtomicBool,
+    pub overwrites: AtomicBool,
     pub puts: AtomicUsize,
     pub slow_ms: AtomicU64,
 }
@@ -52,7 +53,9 @@ impl ObjectStore for OutageStore {
         if self.down.load(Ordering::SeqCst) {
             return Err(object_store::Error::Generic { store: "outage", source: "down".into() });
         }
-        self.inner.put_opts(to, bytes, options).await
+        let mode =
+            if self.overwrites.load(Ordering::SeqCst) { PutMode::Overwrite } else { options.mode.clone() };
+        self.inner.put_opts(to, bytes, PutOptions { mode, ..options }).await
     }
 
     async fn put_multipart_opts(

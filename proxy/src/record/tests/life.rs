@@ -46,12 +46,13 @@ async fn a_session_is_recorded_counted_and_closed() {
         ..intent("r5", "delete")
     };
     let pending = approved.intent(intent, Durability::Store, Instant::now()).await.unwrap();
-    session.review(Review {
+    let review = Review {
         grant: "claude-code-7f3kq".into(),
         decision: "Approved".into(),
         reviewer: "alice@example.com".into(),
         note: String::new(),
-    });
+    };
+    session.review(vec![review], Durability::Store).await.unwrap();
     pending.finish(executed());
     until("the first status", async || world.cards.status(&name).requests.is_some_and(|sum| sum.total == 5))
         .await;

@@ -124,6 +124,114 @@ async fn f32_a_segment_that_is_there_already_is_no_error_unless_it_is_another() 
     assert!(matches!(request(&session, "r1", "get").await, Err(Unavailable::Conflict)), "it stays refused");
     let kept = foreign.get(&segment_path(&chain, next)).await.unwrap().bytes().await.unwrap();
     assert_eq!(&kept[..], b"not ours", "nothing is overwritten");
+    let name = session.name().to_owned();
+    drop(session);
+    let other = recorder.session(&facts()).await.unwrap();
+    assert_ne!(other.name(), name, "one poisoned chain does not lock the agent out");
+    request(&other, "w3", "delete").await.unwrap();
+    until("the poison is set aside", async || {
+        std::fs::read_dir(world.folder.path().join("p0/aside")).is_ok_and(|files| files.count() > 1)
+    })
+    .await;
+    until("the record says so", async || recorded(&world, &name).0 == "UploadFailed").await;
+    assert!(recorded(&world, &name).1.contains("another object lies at"), "{:?}", recorded(&world, &name));
+    until("the spool is free of it", async || recorder.inner.spool.load().age < Duration::from_secs(1)).await;
+}
+
+/// Reason and message of the condition `Recorded`.
+fn recorded(world: &World, name: &str) -> (String, String) {
+    let status = world.cards.status(name);
+    let condition = status.conditions.iter().find(|condition| condition.r#type == "Recorded");
+    condition.map(|one| (one.reason.clone(), one.message.clone())).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn f07_the_record_says_that_uploads_fail_and_when_they_go_on() {
+    let world = World::new();
+    let recorder = world.open("p0");
+    let session = recorder.session(&facts()).await.unwrap();
+    request(&session, "w1", "delete").await.unwrap();
+    until("the first status", async || recorded(&world, session.name()).0 == "Uploading").await;
+    world.store.down.store(true, Ordering::SeqCst);
+    assert!(request(&session, "w2", "delete").await.is_err());
+    until("the failure is told", async || recorded(&world, session.name()).0 == "UploadFailed").await;
+    assert!(recorded(&world, session.name()).1.contains("down"));
+    assert!(world.cards.status(session.name()).replicas[0].upload_error.is_some());
+    world.store.down.store(false, Ordering::SeqCst);
+    until("its end is told", async || recorded(&world, session.name()).0 == "Uploading").await;
+    assert!(world.cards.status(session.name()).replicas[0].upload_error.is_none());
+}
+
+#[tokio::test]
+async fn f07_what_waits_too_long_stops_everything_until_the_store_takes_it() {
+    let world = World::new();
+    let recorder =
+        world.open_with(Settings { spool_age: Duration::from_millis(500), ..world.settings("p0") });
+    let session = recorder.session(&facts()).await.unwrap();
+    request(&session, "r1", "get").await.unwrap();
+    world.store.down.store(true, Ordering::SeqCst);
+    until("it is too old", async || matches!(request(&session, "r", "get").await, Err(Unavailable::Stale)))
+        .await;
+    assert!(recorder.unready().unwrap().contains("too long"));
+    world.store.down.store(false, Ordering::SeqCst);
+    until("it is taken", async || request(&session, "again", "get").await.is_ok()).await;
+    assert_eq!(recorder.unready(), None);
+}
+
+#[tokio::test]
+async fn f07_a_full_spool_is_full_for_the_next_life_too() {
+    let world = World::new();
+    let bounded = |world: &World| Settings { spool_limit: 96 << 10, ..world.settings("p0") };
+    let name = {
+        let recorder = world.open_with(bounded(&world));
+        let session = recorder.session(&facts()).await.unwrap();
+        world.store.down.store(true, Ordering::SeqCst);
+        let mut n = 0;
+        while request(&session, &format!("r{n}"), "get").await.is_ok() {
+            n += 1;
+        }
+        let name = session.name().to_owned();
+        drop(session);
+        recorder.close(Duration::from_millis(100)).await;
+        name
+    };
+    // The life before is not over in this process: a copy is what a crash leaves.
+    let crashed = World {
+        folder: tempfile::tempdir().unwrap(),
+        store: world.store.clone(),
+        cards: world.cards.clone(),
+    };
+    copy_folder(world.folder.path(), crashed.folder.path());
+    let next = crashed.open_with(bounded(&crashed));
+    assert!(next.unready().unwrap().contains("the spool is full"), "{:?}", next.unready());
+    assert!(next.session(&facts()).await.is_err());
+    world.store.down.store(false, Ordering::SeqCst);
+    until("the next life is ready", async || next.unready().is_none()).await;
+    until("what was left is in the store", async || {
+        let report = crashed.read(&name).await.0;
+        report.verdict() == Verdict::Intact
+    })
+    .await;
+    until("nothing is carried", async || next.inner.spool.load().bytes < 1024).await;
+}
+
+#[tokio::test]
+async fn f09_a_store_that_overwrites_gets_no_recording() {
+    let world = World::new();
+    world.store.overwrites.store(true, Ordering::SeqCst);
+    let recorder = world.open("p0");
+    let refused = recorder.session(&facts()).await.err();
+    assert!(
+        matches!(&refused, Some(Unavailable::Unproven(why)) if why.contains("If-None-Match")),
+        "{refused:?}"
+    );
+    assert!(recorder.unready().unwrap().contains("tamper-evident recording is refused"));
+    assert!(world.cards.all().is_empty(), "no session begins");
+    let objects = world.store.list_with_delimiter(None).await.unwrap().common_prefixes;
+    assert_eq!(objects.len(), 1, "only the proof: {objects:?}");
+    world.store.overwrites.store(false, Ordering::SeqCst);
+    until("a mended store is taken", async || recorder.session(&facts()).await.is_ok()).await;
+    assert_eq!(recorder.unready(), None);
 }
 
 #[tokio::test]
