@@ -10,6 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use http::Method;
 use http_body_util::BodyExt;
 use object_store::ClientOptions;
@@ -144,7 +147,9 @@ impl S3 {
             "<ObjectLockConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><ObjectLockEnabled>Enabled</ObjectLockEnabled>\
              <Rule><DefaultRetention><Mode>COMPLIANCE</Mode><Days>{days}</Days></DefaultRetention></Rule></ObjectLockConfiguration>"
         );
-        self.done(Method::PUT, &format!("/{name}?object-lock="), &[], &rule).await
+        let digest = BASE64.encode(digest(&SHA256, rule.as_bytes()));
+        let checksum = [("x-amz-checksum-sha256", digest.as_str())];
+        self.done(Method::PUT, &format!("/{name}?object-lock="), &checksum, &rule).await
     }
 
     /// Every version of every object of a bucket.

@@ -2,12 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use e2e::control_plane::{base_env, free_ports};
 use e2e::gate::SYSTEM;
-use e2e::{ControlPlane, Gate, Output, Process, S3, Setup, Version, eventually, wire};
+use e2e::pki::Authority;
+use e2e::relay::Relay;
+use e2e::{ControlPlane, Filter, Gate, Output, Process, S3, Setup, Version, eventually, wire};
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 use super::estate::Estate;
 
@@ -195,5 +204,299 @@ async fn a_store_that_cannot_keep_recordings_is_named_and_when_mended_the_proxy_
     std::fs::remove_file(&file)?;
     taken.ready().await?;
     assert_eq!(readonly.readyz().await?.0, 503);
+    Ok(())
+}
+
+/// Why the session's uploads stand as they do: the condition's status and reason.
+fn recorded(estate: &Estate, session: &str) -> anyhow::Result<String> {
+    let path = r#"jsonpath={.status.conditions[?(@.type=="Recorded")].status}/{.status.conditions[?(@.type=="Recorded")].reason}"#;
+    estate.admin(&["get", "sessionrecord", session, "-o", path])?.success()
+}
+
+async fn until_recorded(estate: &Estate, session: &str, what: &str) -> anyhow::Result<()> {
+    eventually(&format!("Recorded {what}"), SOON, async || {
+        Ok((recorded(estate, session)? == what).then_some(()))
+    })
+    .await
+}
+
+struct Down<'a> {
+    estate: &'a Estate,
+    list: String,
+}
+
+impl Down<'_> {
+    async fn read(&self) -> anyhow::Result<wire::Answer> {
+        self.estate.agent.send(0, "GET", &self.list, &[], b"").await
+    }
+
+    async fn write(&self, name: &str) -> anyhow::Result<wire::Answer> {
+        let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}).to_string();
+        let json = [("Content-Type", "application/json")];
+        self.estate.agent.send(0, "POST", &self.list, &json, body.as_bytes()).await
+    }
+
+    async fn delete(&self, name: &str) -> anyhow::Result<wire::Answer> {
+        let target = format!("/apis/apps/v1/namespaces/{}/deployments/{name}", self.estate.namespace);
+        self.estate.agent.send(0, "DELETE", &target, &[], b"").await
+    }
+
+    /// Reads until the spool is full.
+    async fn fill(&self) -> anyhow::Result<()> {
+        for _ in 0..5_000 {
+            let answer = self.read().await?;
+            if answer.code == 503 {
+                assert!(answer.text().contains("RecordingUnavailable"), "{}", answer.text());
+                return Ok(());
+            }
+            assert!(matches!(answer.code, 200 | 429), "{}", answer.text());
+        }
+        anyhow::bail!("the spool is never full")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f07_without_the_store_reads_go_on_until_the_spool_is_full_and_no_approval_is_burned()
+-> anyhow::Result<()> {
+    let plane = ControlPlane::start()?;
+    let s3 = S3::start(plane.supervisor()).await?;
+    s3.bucket(BUCKET).await?;
+    let mut setup = on_s3(&s3);
+    setup.proxy_flags.extend(["--spool-bytes", "131072"].map(str::to_owned));
+    let gate = Gate::start(&plane, setup)?;
+    let estate = Estate::new(&gate, "down", policy()).await?;
+    let program = gate.proxies()[0].program();
+    let down = Down { estate: &estate, list: format!("/api/v1/namespaces/{}/configmaps", estate.namespace) };
+    for (name, is_killed) in [("killed", true), ("frozen", false)] {
+        estate.deployment(name)?;
+        let pending = down.delete(name).await?;
+        assert!(pending.text().contains("ApprovalPending"), "{}", pending.text());
+        let grant = estate.grant("WaitingForReview").await?;
+        estate.review(&grant, "Approved")?.success()?;
+        let [session] = &sessions(&estate)?[..] else { panic!("one session") };
+
+        if is_killed {
+            s3.process().kill()?
+        } else {
+            s3.freeze()?
+        }
+        assert_eq!(down.read().await?.code, 200, "a read's intent lies in the spool");
+        let write = down.write(name).await?;
+        assert!(write.code == 503 && write.text().contains("RecordingUnavailable"), "{}", write.text());
+        let refused = down.delete(name).await?;
+        assert!(
+            refused.code == 503 && refused.text().contains("the approval was not used up"),
+            "{}",
+            refused.text()
+        );
+        assert!(refused.text().contains("run exactly the same command again later"), "{}", refused.text());
+        assert_eq!(estate.grant_field(&grant, ".status.consumedBy")?, "", "the approval is not burned");
+        until_recorded(&estate, session, "False/UploadFailed").await?;
+        down.fill().await?;
+        let unready = eventually("an unready proxy", SOON, async || {
+            let answer = wire::get_plain(program.admin_port(), "/readyz").await?;
+            Ok((answer.code == 503).then_some(answer.text()))
+        })
+        .await?;
+        assert!(unready.contains("the spool is full"), "{unready}");
+        let metrics = program.metrics().await?;
+        let value = |name: &str| {
+            let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.and_then(|value| value.parse::<f64>().ok()).unwrap_or_default()
+        };
+        assert!(value("sallyport_recording_failures_total") > 0.0, "{metrics}");
+        assert!(value("sallyport_recording_spool_bytes") > 100_000.0, "{metrics}");
+
+        if is_killed {
+            s3.restart().await?
+        } else {
+            s3.thaw()?
+        }
+        program.ready().await?;
+        until_recorded(&estate, session, "Unknown/Uploading").await?;
+        let ran = eventually("a place for the request", SOON, async || {
+            let answer = down.delete(name).await?;
+            Ok((answer.code != 503).then_some(answer))
+        })
+        .await?;
+        assert_eq!(ran.code, 200, "{}", ran.text());
+        let deletes =
+            Filter::ran_as(&estate.agent.username()).verb("delete").resource("deployments").name(name);
+        let seen = plane.audit().requests(&deletes.namespace(&estate.namespace)).await?;
+        assert_eq!(seen.len(), 1, "it ran once: {seen:?}");
+        assert_eq!(estate.grant_field(&grant, ".status.consumedBy")?, seen[0].audit_id);
+    }
+    let creates = Filter::ran_as(&estate.agent.username()).verb("create").resource("configmaps");
+    assert!(plane.audit().requests(&creates).await?.is_empty(), "no write without a record");
+    let [session] = &sessions(&estate)?[..] else { panic!("one session") };
+    assert_eq!(program.stop(SOON)?, 0);
+    until_recorded(&estate, session, "True/Uploaded").await?;
+    let verified = plugin(&estate, &s3, &["verify", session])?;
+    assert!(verified.code == 0 && verified.stdout.contains("hash chain ok ("), "{verified:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f01_what_a_killed_proxy_had_spooled_is_brought_by_its_next_life_once_the_store_is_back()
+-> anyhow::Result<()> {
+    let plane = ControlPlane::start()?;
+    let s3 = S3::start(plane.supervisor()).await?;
+    s3.bucket(BUCKET).await?;
+    let gate = Gate::start(&plane, on_s3(&s3))?;
+    let estate = Estate::new(&gate, "spooled", policy()).await?;
+    let program = gate.proxies()[0].program();
+    let down = Down { estate: &estate, list: format!("/api/v1/namespaces/{}/configmaps", estate.namespace) };
+    assert_eq!(down.read().await?.code, 200);
+    s3.process().kill()?;
+    let read = down.read().await?;
+    assert_eq!(read.code, 200);
+    let id = read.header("audit-id").unwrap_or_default().to_owned();
+    program.kill()?;
+
+    let (restarted, said) = tokio::join!(program.restart(), async {
+        let said = eventually("a next life that waits for the store", SOON, async || {
+            let answer = wire::get_plain(program.admin_port(), "/readyz").await;
+            Ok(answer
+                .ok()
+                .map(|answer| answer.text())
+                .filter(|text| text.contains("recordings cannot be written")))
+        })
+        .await;
+        s3.restart().await?;
+        said
+    });
+    restarted?;
+    assert!(said?.contains("the store"), "why it is not ready");
+    let [session] = &sessions(&estate)?[..] else { panic!("one session") };
+    eventually("the read of the killed life in the bucket", SOON, async || {
+        let out = plugin(&estate, &s3, &["replay", session, "-o", "json"])?;
+        Ok(out.stdout.contains(&id).then_some(()))
+    })
+    .await?;
+    let verified = eventually("a closed chain", SOON, async || {
+        let out = plugin(&estate, &s3, &["verify", session])?;
+        Ok((out.code == 0).then_some(out))
+    })
+    .await?;
+    assert!(verified.stdout.contains("hash chain ok ("), "{verified:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f32_an_upload_that_arrived_although_its_answer_did_not_is_no_conflict() -> anyhow::Result<()> {
+    let plane = ControlPlane::start()?;
+    let s3 = S3::start(plane.supervisor()).await?;
+    s3.locked_bucket(BUCKET, 1).await?;
+    let address = s3.endpoint().trim_start_matches("http://").parse()?;
+    let relay = Relay::start(address)?;
+    let mut setup = on_s3(&s3);
+    setup.proxy_flags = ["--s3-endpoint".to_owned(), format!("http://127.0.0.1:{}", relay.port())].to_vec();
+    let gate = Gate::start(&plane, setup)?;
+    let estate = Estate::new(&gate, "twice", policy()).await?;
+    let down = Down { estate: &estate, list: format!("/api/v1/namespaces/{}/configmaps", estate.namespace) };
+    assert_eq!(down.write("before").await?.code, 201);
+    let quiet = s3.versions(BUCKET).await?.len();
+
+    relay.stall_answers();
+    let refused = down.write("meanwhile").await?;
+    assert_eq!(refused.code, 503, "{}", refused.text());
+    eventually("the segment whose answer is lost", SOON, async || {
+        Ok((s3.versions(BUCKET).await?.len() > quiet).then_some(()))
+    })
+    .await?;
+    relay.cut();
+    relay.flow();
+    let written = eventually("a write that is recorded", SOON, async || {
+        let answer = down.write("after").await?;
+        Ok((answer.code != 503).then_some(answer.code))
+    })
+    .await?;
+    assert_eq!(written, 201);
+    let program = gate.proxies()[0].program();
+    assert!(program.metrics().await?.contains("sallyport_recordings_set_aside_total 0"));
+    let [session] = &sessions(&estate)?[..] else { panic!("one session") };
+    assert_eq!(program.stop(SOON)?, 0);
+    let verified = plugin(&estate, &s3, &["verify", session])?;
+    assert!(verified.code == 0 && verified.stdout.contains("hash chain ok ("), "{verified:?}");
+    let versions = s3.versions(BUCKET).await?;
+    for version in &versions {
+        assert_eq!(versions.iter().filter(|other| other.key == version.key).count(), 1, "{versions:?}");
+    }
+    Ok(())
+}
+
+/// Answers every connection with `body` and keeps what it was sent. A fake of the services that lend credentials: no real one
+/// can be had on a machine without AWS.
+async fn lend<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, body: &str) -> anyhow::Result<String> {
+    let mut seen = Vec::new();
+    let mut buffer = [0; 4096];
+    while !seen.windows(4).any(|end| end == b"\r\n\r\n") {
+        let length = stream.read(&mut buffer).await?;
+        anyhow::ensure!(length > 0, "the client left");
+        seen.extend_from_slice(&buffer[..length]);
+    }
+    let answer =
+        format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(answer.as_bytes()).await?;
+    stream.shutdown().await?;
+    Ok(String::from_utf8_lossy(&seen).into_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_come_from_eks_pod_identity_and_from_a_web_identity() -> anyhow::Result<()> {
+    e2e::install_crypto();
+    let plane = ControlPlane::start()?;
+    let gate = Gate::start(&plane, Setup { proxies: 1, ..Setup::default() })?;
+    let s3 = S3::start(plane.supervisor()).await?;
+    s3.bucket(BUCKET).await?;
+    let keys = s3.env();
+    let (id, secret) = (&keys["AWS_ACCESS_KEY_ID"], &keys["AWS_SECRET_ACCESS_KEY"]);
+    let token = plane.scratch().join("pod-token");
+    std::fs::write(&token, "token-of-the-pod")?;
+    let until = "2099-01-01T00:00:00Z";
+
+    // The server knows no session tokens, so that both lend its own keys with an empty one.
+    let body =
+        json!({"AccessKeyId": id, "SecretAccessKey": secret, "Token": "", "Expiration": until}).to_string();
+    let agent = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let env = BTreeMap::from([
+        (
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI".to_owned(),
+            format!("http://{}/v1/credentials", agent.local_addr()?),
+        ),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE".to_owned(), token.display().to_string()),
+    ]);
+    let pod = Lone::start(&gate, "pod-identity", &s3.flags(BUCKET), env)?;
+    let asked = lend(agent.accept().await?.0, &body).await?;
+    assert!(asked.starts_with("GET /v1/credentials ") && asked.contains("token-of-the-pod"), "{asked}");
+    pod.ready().await?;
+
+    let body = format!(
+        "<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>{id}</AccessKeyId>\
+         <SecretAccessKey>{secret}</SecretAccessKey><SessionToken></SessionToken><Expiration>{until}</Expiration></Credentials>\
+         </AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>"
+    );
+    let authority = Authority::new("sts")?;
+    let pair = authority.server("sts", &[])?;
+    let trust = plane.scratch().join("sts-ca.pem");
+    std::fs::write(&trust, authority.cert())?;
+    let chain = CertificateDer::pem_slice_iter(pair.cert.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes())?;
+    let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key)?;
+    let sts = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let env = [
+        ("AWS_ENDPOINT_URL_STS", format!("https://{}", sts.local_addr()?)),
+        ("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/sallyport".to_owned()),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", token.display().to_string()),
+        ("SSL_CERT_FILE", trust.display().to_string()),
+    ];
+    let env = env.map(|(name, value)| (name.to_owned(), value)).into();
+    let irsa = Lone::start(&gate, "irsa", &s3.flags(BUCKET), env)?;
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let asked = lend(acceptor.accept(sts.accept().await?.0).await?, &body).await?;
+    for part in ["AssumeRoleWithWebIdentity", "WebIdentityToken=token-of-the-pod", "role%2Fsallyport"] {
+        assert!(asked.contains(part), "no {part}: {asked}");
+    }
+    irsa.ready().await?;
     Ok(())
 }
