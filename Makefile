@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint tools build image up down bench gen docs kind-up
+.PHONY: help demo test lint tools build image up down bench gen docs kind-up clients gen-clients
 
 CARGO ?= cargo
 BIN := $(or $(CARGO_TARGET_DIR),target)/debug
@@ -50,6 +50,13 @@ gen: ## renew the generated files
 
 docs: ## the book in target/book, where mdbook is installed (cargo install mdbook); its links are checked by make test
 	@if command -v mdbook >/dev/null; then mdbook build docs; else echo "mdbook is not installed: cargo install mdbook"; exit 1; fi
+
+clients: tools build ## every client through the gate: kubectl 1.29 to 1.36, client-go, Python, kube-rs, Java, helm (ONLY=name runs a part)
+	@e2e/clients/build.sh >/dev/null
+	$(CARGO) test --workspace --locked --test clients -- $(ONLY)
+
+gen-clients: ## the same, and write what was seen into docs/clients.md
+	SALLYPORT_WRITE_DOCS=1 $(MAKE) --no-print-directory clients
 
 bench: tools ## the masker's benches, and requests through the gate against requests past it
 	$(CARGO) bench --workspace

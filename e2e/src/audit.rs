@@ -200,7 +200,8 @@ struct Read {
 }
 
 impl Audit {
-    pub(crate) fn new(path: PathBuf, admin: PathBuf) -> Self {
+    /// A reader of the log file at `path`; `admin` is the kubeconfig of somebody who may ask that API server for its version.
+    pub fn new(path: PathBuf, admin: PathBuf) -> Self {
         Self { path, admin, read: Mutex::default() }
     }
 

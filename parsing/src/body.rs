@@ -12,6 +12,7 @@ use crate::query::Query;
 use crate::review::{Review, ReviewKind};
 use crate::target::{Method, ResourcePath};
 
+mod config_map;
 mod error;
 
 pub use error::BodyError;
@@ -160,7 +161,7 @@ fn read_object(context: &Context<'_>, content_type: Option<&str>, bytes: &[u8]) 
     let object = match (media(content_type)?, review) {
         (Media::Json, _) => json::read(bytes)?,
         (Media::Protobuf, Some(kind)) => return Ok(Body::Review(Review::from_protobuf(kind, bytes)?)),
-        (Media::Protobuf, None) => return Err(refused_protobuf(bytes)),
+        (Media::Protobuf, None) => read_stored(bytes)?,
         (Media::JsonPatch | Media::MergePatch | Media::StrategicPatch | Media::ApplyPatch, _) => {
             return Err(BodyError::MediaType);
         }
@@ -190,15 +191,14 @@ fn check_eviction(map: &mut Map<String, Value>, api_version: &str) -> Result<(),
     Ok(())
 }
 
-/// Kinds that are stored have to come as JSON.
-fn refused_protobuf(bytes: &[u8]) -> BodyError {
-    match Envelope::open(bytes) {
-        Err(error) => error.into(),
-        Ok(envelope) => {
-            let kind = envelope.kind.chars().filter(char::is_ascii_alphanumeric).take(63).collect();
-            BodyError::ProtobufKind(kind)
-        }
+/// The other kinds that are stored have to come as JSON.
+fn read_stored(bytes: &[u8]) -> Result<Value, BodyError> {
+    let envelope = Envelope::open(bytes)?;
+    if config_map::is_one(&envelope) {
+        return config_map::read(&envelope);
     }
+    let kind = envelope.kind.chars().filter(char::is_ascii_alphanumeric).take(63).collect();
+    Err(BodyError::ProtobufKind(kind))
 }
 
 fn read_patch(context: &Context<'_>, content_type: Option<&str>, bytes: &[u8]) -> Result<Body, BodyError> {

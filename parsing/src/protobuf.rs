@@ -119,6 +119,15 @@ impl<'a> Fields<'a> {
         self.fields.remove(&tag).unwrap_or_default().into_iter().map(text).collect()
     }
 
+    /// The entries of a repeated message.
+    pub(crate) fn messages(&mut self, tag: u32) -> Result<Vec<&'a [u8]>, ProtobufError> {
+        let message = |field| match field {
+            Field::Bytes(bytes) => Ok(bytes),
+            Field::Number(_) => Err(ProtobufError::Wire),
+        };
+        self.fields.remove(&tag).unwrap_or_default().into_iter().map(message).collect()
+    }
+
     pub(crate) fn number(&mut self, tag: u32) -> Result<Option<i64>, ProtobufError> {
         match self.one(tag)? {
             None => Ok(None),

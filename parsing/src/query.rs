@@ -20,7 +20,7 @@ use keys::{DELETE, EVERY, Key, Shape, canonical, keys};
 /// Why a query is not read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QueryError {
-    /// P9: an empty pair, as in `a=1&&b=2`.
+    /// P9: an empty pair, as in `a=1&&b=2`; not one in front.
     #[error("the query has an empty pair")]
     EmptyPair,
     /// P9.
@@ -84,6 +84,8 @@ pub fn read(raw: Option<&str>, target: &Target) -> Result<Query, QueryError> {
         let dry_run = raw.split('&').any(|pair| pair == "dryRun" || pair.starts_with("dryRun="));
         return if dry_run { Err(QueryError::ConnectDryRun) } else { Ok(query) };
     };
+    // kube-rs writes `?&limit=1`. It means nothing to the API server, and none of the client's bytes are forwarded (H2).
+    let raw = raw.strip_prefix('&').unwrap_or(raw);
     if raw.is_empty() {
         return Ok(query);
     }

@@ -132,7 +132,7 @@ impl Refused for BodyError {
         match self {
             Self::ProtobufKind(_) => Some(
                 "send the object as JSON: add --dry-run=client -o yaml to your kubectl create command and pipe it into \
-                 kubectl create -f -",
+                 kubectl create -f -; in client-go set ContentType to application/json; for helm set HELM_DRIVER=configmap",
             ),
             Self::Yaml => {
                 Some("send JSON, as kubectl create -f, kubectl apply -f and kubectl apply --server-side do")
