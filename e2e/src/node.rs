@@ -291,8 +291,12 @@ impl Node {
 /// Installs the packages and builds the programs that are missing; shows its progress on stderr. [`Node::start`] does it too.
 ///
 /// # Errors
-/// When a package cannot be installed here or a program cannot be built.
+/// When this process is not root, a package cannot be installed here or a program cannot be built.
 pub fn prepare() -> anyhow::Result<()> {
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "a node needs root: for namespaces, mounts and control groups"
+    );
     let script = workspace_root().join("e2e/tools/node-packages.sh");
     let status = Command::new(script).stdin(Stdio::null()).status().context("cannot run node-packages.sh")?;
     ensure!(status.success(), "the node's packages are not all there: see above");
