@@ -2,6 +2,7 @@
 
 mod admission;
 mod answers;
+mod boundary;
 mod bypass;
 mod caller;
 mod chart;

@@ -277,6 +277,11 @@ impl Chain {
         (state.in_use == 0).then_some(state.last_used)
     }
 
+    /// Whether anything is in the store.
+    pub fn has_stored(&self) -> bool {
+        self.stored.borrow().segments > 0
+    }
+
     /// Whether there are events that the status does not know.
     pub fn is_fresh(&self) -> bool {
         self.lock().fresh

@@ -69,6 +69,7 @@ impl Keeper {
     /// Until there is a reason to end.
     async fn serve(&self) -> EndReason {
         let mut status_at = Instant::now() + self.first_status;
+        let patient_until = Instant::now() + 5 * self.first_status;
         let mut not_before = Instant::now();
         let mut turn_at = Instant::now();
         loop {
@@ -93,6 +94,11 @@ impl Keeper {
             let due = turned || self.chain.is_fresh();
             let due_at = if turned { turn_at.min(status_at) } else { status_at };
             if due && now >= due_at {
+                // The first status waits a little for the first segment: the next one is far away.
+                if !turned && now < patient_until && !self.chain.has_stored() {
+                    status_at = now + self.first_status;
+                    continue;
+                }
                 match self.write(None).await {
                     Ok(Some(reason)) => return reason,
                     Ok(None) => status_at = Instant::now() + self.status_every,
