@@ -115,3 +115,41 @@ fn with_causes(error: &Error) -> String {
     }
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+
+    use super::*;
+    use crate::{Address, S3Flags, open};
+
+    #[tokio::test]
+    async fn a_folder_is_made_and_proven_again_and_again_with_one_object() {
+        let scratch = tempfile::tempdir().unwrap();
+        let folder = scratch.path().join("not/there/yet");
+        let store = open(&Address::Folder(folder.clone()), &S3Flags::default()).unwrap();
+        for _ in 0..3 {
+            prove(&*store).await.unwrap();
+        }
+        assert_eq!(std::fs::read_dir(folder.join(".sallyport")).unwrap().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn another_object_in_the_proofs_place_is_no_proof() {
+        let store = InMemory::new();
+        store.put(&Path::from(PROOF), PutPayload::from_static(b"something else")).await.unwrap();
+        let said = prove(&store).await.expect_err("it is not ours");
+        assert!(matches!(said, Unproven::Foreign), "{said}");
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_cannot_be_made_is_named_with_its_cause() {
+        let scratch = tempfile::tempdir().unwrap();
+        let file = scratch.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let store = open(&Address::Folder(file.join("folder")), &S3Flags::default()).unwrap();
+        let said = prove(&*store).await.expect_err("a file is no folder");
+        assert!(matches!(said, Unproven::Failed("write", _)), "{said:?}");
+        assert!(said.to_string().contains("Not a directory"), "{said}");
+    }
+}

@@ -11,8 +11,8 @@ use crds::session_record::{
     SessionTarget,
 };
 use futures::future::BoxFuture;
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::PostParams;
 use kube::{Api, Client};
@@ -24,6 +24,7 @@ use super::tally::{shown, time};
 /// Most replicas, past and present, that one record can name.
 const MOST_REPLICAS: usize = 64;
 const MOST_TRIES: usize = 16;
+const DAY: SignedDuration = SignedDuration::from_hours(24);
 
 /// What is known of a session before its record exists.
 #[derive(Clone, Debug)]
@@ -153,7 +154,10 @@ pub async fn find_or_make(
     taken: impl Fn(&str) -> bool,
     now: Timestamp,
 ) -> Result<SessionRecord, CardError> {
-    let day = now.to_zoned(TimeZone::UTC).strftime("%Y%m%d").to_string();
+    if let Some(found) = of_yesterday(cards, facts, &taken, now).await? {
+        return Ok(found);
+    }
+    let day = day_of(now);
     for n in 0..10_000u32 {
         let name = session_name(facts, &day, n);
         if taken(&name) {
@@ -163,19 +167,62 @@ pub async fn find_or_make(
             return Ok(made);
         }
         let Some(found) = cards.get(&facts.namespace, &name).await? else { continue };
-        match standing(&found, facts, now) {
-            Standing::Open => return Ok(found),
-            Standing::Silent => {
-                let lost = |_: &SessionRecordSpec, status: &mut SessionRecordStatus| {
-                    end(status, EndReason::ProxyLost, now);
-                    set_conditions(status, now);
-                };
-                update(cards, &facts.namespace, &name, lost).await?;
-            }
-            Standing::Other => {}
+        if let Some(open) = joined(cards, facts, found, now).await? {
+            return Ok(open);
         }
     }
     Err(CardError::NoName)
+}
+
+/// A session that another replica began before midnight (UTC) and that still runs: the day in a name is that of its beginning.
+async fn of_yesterday(
+    cards: &dyn Cards,
+    facts: &Facts,
+    taken: impl Fn(&str) -> bool,
+    now: Timestamp,
+) -> Result<Option<SessionRecord>, CardError> {
+    let before =
+        Timestamp::from_second(now.as_second() - i64::try_from(facts.longest.as_secs()).unwrap_or(0));
+    let (today, day) = (day_of(now), day_of(before.unwrap_or(now).max(now - DAY)));
+    if day == today {
+        return Ok(None);
+    }
+    for n in 0..10_000u32 {
+        let name = session_name(facts, &day, n);
+        let Some(found) = cards.get(&facts.namespace, &name).await? else { return Ok(None) };
+        if !taken(&name)
+            && let Some(open) = joined(cards, facts, found, now).await?
+        {
+            return Ok(Some(open));
+        }
+    }
+    Ok(None)
+}
+
+/// The record if it can be joined; one whose end nobody told is told now.
+async fn joined(
+    cards: &dyn Cards,
+    facts: &Facts,
+    found: SessionRecord,
+    now: Timestamp,
+) -> Result<Option<SessionRecord>, CardError> {
+    match standing(&found, facts, now) {
+        Standing::Open => return Ok(Some(found)),
+        Standing::Silent => {
+            let lost = |_: &SessionRecordSpec, status: &mut SessionRecordStatus| {
+                end(status, EndReason::ProxyLost, now);
+                set_conditions(status, now);
+            };
+            let name = found.metadata.name.unwrap_or_default();
+            update(cards, &facts.namespace, &name, lost).await?;
+        }
+        Standing::Other => {}
+    }
+    Ok(None)
+}
+
+fn day_of(time: Timestamp) -> String {
+    time.to_zoned(TimeZone::UTC).strftime("%Y%m%d").to_string()
 }
 
 /// Changes a record's status until nobody else did in between. `None` if the record is gone.

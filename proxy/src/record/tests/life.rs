@@ -6,6 +6,7 @@ use recording::event::{Disposition, EndReason, Event, Permitted, Review};
 use recording::verify::{Checkpoint, Expected, Verdict};
 
 use super::fixture::*;
+use crate::record::card::find_or_make;
 use crate::record::{Durability, Ended, Facts, OpenError, Recorder, Settings};
 use crate::telemetry::Telemetry;
 
@@ -295,4 +296,22 @@ async fn a_spool_belongs_to_one_process() {
     );
     assert!(matches!(again.err(), Some(OpenError::InUse(_))));
     recorder.close(Duration::from_secs(1)).await;
+}
+
+#[tokio::test]
+async fn f32_a_replica_that_is_first_asked_after_midnight_joins_the_session_of_before() {
+    let cards = MemoryCards::default();
+    let at = |text: &str| text.parse::<jiff::Timestamp>().unwrap();
+    let make = async |facts: &Facts, time: &str| {
+        let record = find_or_make(&cards, facts, |_| false, at(time)).await.unwrap();
+        record.metadata.name.unwrap()
+    };
+    let before = make(&facts(), "2026-11-20T23:59:30Z").await;
+    assert!(before.contains("-20261120-"), "{before}");
+    assert_eq!(make(&facts(), "2026-11-21T00:00:10Z").await, before);
+    // Silent for longer than it may be, so that it has ended.
+    let after = make(&facts(), "2026-11-21T00:30:00Z").await;
+    assert!(after.contains("-20261121-"), "{after}");
+    assert_eq!(make(&facts(), "2026-11-21T00:30:10Z").await, after);
+    assert!(cards.status(&before).end_time.is_some());
 }
