@@ -16,12 +16,14 @@ use crate::telemetry::Metrics;
 /// What must hold before the operator calls itself ready.
 #[derive(Default)]
 pub struct Readiness {
-    /// Certificates are in their Secrets and in force.
+    /// The webhook serves a certificate that the API server accepts: of an authority in `caBundle`.
     pub certificates: AtomicBool,
     /// Every watched kind was listed once.
     pub watches: AtomicBool,
     /// The webhook accepts connections.
     pub webhook: AtomicBool,
+    /// The replica ends: others should be asked.
+    pub ending: AtomicBool,
 }
 
 impl Readiness {
@@ -59,6 +61,9 @@ pub async fn serve(
 }
 
 async fn readyz(State(shared): State<Shared>) -> (StatusCode, String) {
+    if shared.readiness.ending.load(Ordering::Acquire) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "ends\n".to_owned());
+    }
     let missing = shared.readiness.missing();
     if missing.is_empty() {
         return (StatusCode::OK, "ok\n".to_owned());

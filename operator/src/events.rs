@@ -1,5 +1,6 @@
 //! Events: what `kubectl describe` tells of an object's history. Cheap, and never in the way: a lost one is only logged.
 
+use crds::AccessGrant;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
@@ -37,26 +38,54 @@ impl Events {
         }
     }
 
+    /// Tells of a review that the webhook refused, and why.
+    pub async fn of_rejected_review(&self, grant: &AccessGrant, reason: &str) {
+        let regarding = ObjectReference {
+            namespace: grant.metadata.namespace.clone(),
+            name: grant.metadata.name.clone(),
+            uid: grant.metadata.uid.clone(),
+            ..of_kind("AccessGrant")
+        };
+        self.record(&regarding, "Review", EventType::Warning, "ReviewRejected", reason.to_owned()).await;
+    }
+
     async fn tell(&self, object: &str, turn: &Turn, type_: EventType, reason: &str, note: String) {
         let regarding = ObjectReference {
-            api_version: Some(format!("{}/{}", crds::names::GROUP, crds::names::VERSION)),
-            kind: Some(object.to_owned()),
             namespace: turn.namespace.clone(),
             name: Some(turn.name.clone()),
             uid: Some(turn.uid.clone()),
-            ..ObjectReference::default()
+            ..of_kind(object)
         };
+        self.record(&regarding, "Reconcile", type_, reason, note).await;
+    }
+
+    async fn record(
+        &self,
+        regarding: &ObjectReference,
+        action: &str,
+        type_: EventType,
+        reason: &str,
+        note: String,
+    ) {
         let note: String = note.chars().take(LONGEST_NOTE).collect();
         let event = Event {
             type_,
             reason: reason.to_owned(),
             note: (!note.is_empty()).then_some(note),
-            action: "Reconcile".to_owned(),
+            action: action.to_owned(),
             secondary: None,
         };
-        if let Err(error) = self.0.publish(&event, &regarding).await {
+        if let Err(error) = self.0.publish(&event, regarding).await {
             tracing::debug!(%error, reason, "event not recorded");
         }
+    }
+}
+
+fn of_kind(kind: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(format!("{}/{}", crds::names::GROUP, crds::names::VERSION)),
+        kind: Some(kind.to_owned()),
+        ..ObjectReference::default()
     }
 }
 

@@ -18,6 +18,7 @@ pub mod plan;
 pub mod programmed;
 pub mod publish;
 pub mod reconcile;
+pub mod records;
 pub mod retention;
 pub mod run;
 pub mod status;

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::baseline::{self, BaselineError};
 use crate::boundary::{self, BoundaryError};
+use crate::certificates::trust::{Bundles, Trust};
 use crate::conditions::{self, IDENTITY, IdentityFacts, POLICY, Reach};
 use crate::config::Config;
 use crate::events::Events;
@@ -54,7 +55,8 @@ pub struct Reconciler {
     config: Arc<Config>,
     watched: Watched,
     metrics: Arc<Metrics>,
-    authority: tokio::sync::watch::Receiver<Option<String>>,
+    trust: Trust,
+    wanted: tokio::sync::watch::Receiver<Option<Arc<Bundles>>>,
     fleet: Fleet,
     baseline: baseline::Keeper,
     kubeconfigs: kubeconfig::Publisher,
@@ -64,13 +66,13 @@ pub struct Reconciler {
 }
 
 impl Reconciler {
-    /// Over what `watched` sees. `authority` is the certificate that kubeconfigs trust.
+    /// Over what `watched` sees. Kubeconfigs carry what `trust` wants, and it is told when all of them do.
     pub fn new(
         client: Client,
         config: Arc<Config>,
         watched: Watched,
         metrics: Arc<Metrics>,
-        authority: tokio::sync::watch::Receiver<Option<String>>,
+        trust: Trust,
         events: Events,
     ) -> Self {
         Self {
@@ -80,7 +82,8 @@ impl Reconciler {
             config,
             watched,
             metrics,
-            authority,
+            wanted: trust.wanted(),
+            trust,
             fleet: Fleet::default(),
             baseline: baseline::Keeper::default(),
             kubeconfigs: kubeconfig::Publisher::default(),
@@ -103,7 +106,7 @@ impl Reconciler {
                 () = self.watched.config_changed.notified() => tokio::time::sleep(GATHER).await,
                 // Renewals come all the time; only what they change concerns us.
                 () = self.watched.leases_changed.notified() => if !self.observe_fleet() { continue },
-                _ = self.authority.changed() => {}
+                _ = self.wanted.changed() => {}
                 () = tokio::time::sleep_until(due) => {}
             }
             let Some(outcome) = stop.run_until_cancelled(self.pass()).await else { return };
@@ -173,14 +176,15 @@ impl Reconciler {
 
     async fn publish_kubeconfigs(&mut self, world: &World) -> (HashSet<Key>, Result<(), kube::Error>) {
         let mut published = HashSet::new();
-        let Some(authority) = self.authority.borrow_and_update().clone() else { return (published, Ok(())) };
+        let Some(bundles) = self.wanted.borrow_and_update().clone() else { return (published, Ok(())) };
         let mut outcome = Ok(());
         for identity in &world.identities {
             if identity.meta().deletion_timestamp.is_some() {
                 continue;
             }
             let (key, uid) = (key_of(identity), identity.uid().unwrap_or_default());
-            match self.kubeconfigs.publish(&self.client, &self.config, &authority, &key, &uid).await {
+            let authority = bundles.agents.as_deref();
+            match self.kubeconfigs.publish(&self.client, &self.config, authority, &key, &uid).await {
                 Ok(true) => drop(published.insert(key)),
                 Ok(false) => {}
                 Err(error) => outcome = Err(error),
@@ -188,6 +192,9 @@ impl Reconciler {
         }
         let alive: HashSet<String> = world.identities.iter().filter_map(|identity| identity.uid()).collect();
         self.kubeconfigs.retain(|uid| alive.contains(uid));
+        if outcome.is_ok() {
+            self.trust.in_kubeconfigs(bundles);
+        }
         (published, outcome)
     }
 

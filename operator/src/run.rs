@@ -1,36 +1,42 @@
 //! Running: every part of the operator, from start to a graceful end.
+//!
+//! *Expected flow*: every replica answers the admission webhook and the admin port, watches, and follows the webhook's
+//! certificate; the one that holds the Lease also reconciles, publishes, renews certificates and keeps grants and records.
+//! At SIGTERM the work ends, the Lease is given back, and the webhook goes on for a while; a lost Lease ends the process.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use kube::Client;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, Readiness};
+use crate::admit::rejections::Rejections;
 use crate::admit::{self, Admission, grants::Grants, listen};
-use crate::certificates::keep::{self, KeepError};
-use crate::certificates::serve::{ServeError, Serving};
-use crate::certificates::trust;
-use crate::config::Config;
+use crate::certificates::serve::{self, ServeError, Serving};
+use crate::certificates::trust::{self, Trust};
+use crate::certificates::{check, renew};
+use crate::config::{Config, ConfigError};
 use crate::events::Events;
 use crate::grants::GrantKeeper;
-use crate::lead::Claim;
+use crate::lead::{Claim, Lost};
 use crate::reconcile::Reconciler;
+use crate::records::RecordKeeper;
 use crate::telemetry::Metrics;
 use crate::watch::Watched;
 
-const CHECK_CERTIFICATES: Duration = Duration::from_secs(10);
-const RETRY: Duration = Duration::from_secs(1);
 const DRAIN: Duration = Duration::from_secs(8);
 
 /// What ends the operator before its time.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    /// Flags contradict each other.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// An address could not be bound.
     #[error("{what} cannot listen on {address}: {source}")]
     Bind {
@@ -41,12 +47,23 @@ pub enum RunError {
         /// Cause.
         source: std::io::Error,
     },
+    /// A file that a flag names could not be read.
+    #[error("`{path}` cannot be read: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Cause.
+        source: std::io::Error,
+    },
     /// TLS could not be set up.
     #[error(transparent)]
     Tls(#[from] ServeError),
+    /// Another operator may lead now; the process ends, and comes back as one that waits.
+    #[error("the operator's lease was lost: {0}")]
+    LeaseLost(#[from] Lost),
 }
 
-/// Runs until `stop`. Every replica keeps certificates and admits; one reconciles.
+/// Runs until `stop`, or until a Lease that was held is lost.
 ///
 /// # Errors
 /// [`RunError`]; the process should end then.
@@ -56,40 +73,43 @@ pub async fn run(
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
+    config.check()?;
     let readiness = Arc::new(Readiness::default());
     let admin = bind("admin port", config.admin_bind).await?;
     let webhook = bind("webhook", config.webhook_bind).await?;
     let serving = Arc::new(Serving::default());
-    let tls = serving.server_config()?;
-    let (authority, authority_seen) = watch::channel(None);
+    let tls = serving.server_config(client_authorities(&config)?.as_deref())?;
     let tasks = TaskTracker::new();
     // The ports close last: the watches and writers they serve end first.
-    let ports = CancellationToken::new();
+    let (ending, ports) = (CancellationToken::new(), CancellationToken::new());
     tasks.spawn(admin::serve(admin, metrics.clone(), readiness.clone(), ports.clone()));
-    let admission =
-        Admission { grants: Grants::new(client.clone(), &config.namespace), metrics: metrics.clone() };
-    tasks.spawn(listen::listen(webhook, tls, admit::router(admission), ports.clone()));
+    let events = Events::new(client.clone(), config.replica_id());
+    let grants = Grants::new(client.clone(), &config.namespace);
+    let rejections = Rejections::new(client.clone(), events.clone());
+    let admission = Admission { grants, metrics: metrics.clone(), rejections };
+    let router = admit::router(admission, ending.clone());
+    tasks.spawn(listen::listen(webhook, tls, router, ports.clone()));
     readiness.webhook.store(true, Ordering::Release);
-    let trusting = trust::keep_trusted(client.clone(), config.webhook_url.clone(), authority_seen.clone());
-    tasks.spawn(stop.clone().run_until_cancelled_owned(trusting));
-    let certificates = Certificates {
-        client: client.clone(),
-        config: config.clone(),
-        metrics: metrics.clone(),
-        readiness: readiness.clone(),
-        serving,
-        authority,
-    };
-    tasks.spawn(stop.clone().run_until_cancelled_owned(certificates.run()));
+    let following = serve::follow(client.clone(), config.namespace.clone(), serving.clone(), metrics.clone());
+    tasks.spawn(ports.clone().run_until_cancelled_owned(following));
+    let name = format!("{}.{}.svc", crds::names::WEBHOOK_SERVICE, config.namespace);
+    let checking = check::keep_checked(client.clone(), serving, name, readiness.clone());
+    tasks.spawn(ports.clone().run_until_cancelled_owned(checking));
     let watched = Watched::start(&client, &config.namespace, &stop, &tasks);
-    lead(client, config, metrics, readiness, watched, authority_seen, &stop).await;
+    let drain = Duration::from_secs(u64::from(config.drain_seconds));
+    let work = Work { client, config, metrics, watched, events };
+    let outcome = lead(work, &readiness, &stop).await;
+    // From here on others should be asked, but whoever still asks gets an answer.
+    readiness.ending.store(true, Ordering::Release);
+    ending.cancel();
+    tokio::time::sleep(drain).await;
     stop.cancel();
     ports.cancel();
     tasks.close();
     if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
         tracing::warn!("ended with work under way");
     }
-    Ok(())
+    outcome.map_err(RunError::from)
 }
 
 async fn bind(what: &'static str, address: std::net::SocketAddr) -> Result<TcpListener, RunError> {
@@ -99,130 +119,69 @@ async fn bind(what: &'static str, address: std::net::SocketAddr) -> Result<TcpLi
     Ok(listener)
 }
 
-async fn lead(
-    client: Client,
-    config: Arc<Config>,
-    metrics: Arc<Metrics>,
-    readiness: Arc<Readiness>,
-    watched: Watched,
-    authority: watch::Receiver<Option<String>>,
-    stop: &CancellationToken,
-) {
+fn client_authorities(config: &Config) -> Result<Option<String>, RunError> {
+    let Some(path) = &config.webhook_client_ca_file else { return Ok(None) };
+    let text = std::fs::read_to_string(path);
+    text.map(Some).map_err(|source| RunError::File { path: path.clone(), source })
+}
+
+// Waits for the Lease, works while it is held, and gives it back when all work has ended.
+async fn lead(work: Work, readiness: &Readiness, stop: &CancellationToken) -> Result<(), Lost> {
+    let Work { client, config, metrics, watched, .. } = &work;
     if stop.run_until_cancelled(watched.wait_until_complete()).await != Some(true) {
-        return;
+        return Ok(());
     }
     readiness.watches.store(true, Ordering::Release);
     let lasts = Duration::from_secs(u64::from(config.lease_seconds));
     let mut claim = Claim::new(client.clone(), &config.namespace, config.replica_id(), lasts);
-    while claim.acquire(stop).await {
-        tracing::info!("leading");
-        metrics.leading.set(1.0);
-        let leading = stop.child_token();
-        let work = TaskTracker::new();
-        begin(
-            &Shared {
-                client: &client,
-                config: &config,
-                metrics: &metrics,
-                watched: &watched,
-                authority: &authority,
-            },
-            &leading,
-            &work,
-        );
-        let given_back = claim.hold(stop).await;
-        metrics.leading.set(0.0);
-        leading.cancel();
-        work.close();
-        // Nothing of ours is under way when the Lease is claimed again.
-        work.wait().await;
-        if given_back {
-            return;
-        }
-        tracing::warn!("operator lease lost");
+    let Some(since) = claim.acquire(stop).await else { return Ok(()) };
+    tracing::info!(replica = config.replica_id(), "leading");
+    metrics.leading.set(1.0);
+    let (leading, tasks) = (stop.child_token(), TaskTracker::new());
+    work.begin(&leading, &tasks);
+    let held = claim.hold(since, stop).await;
+    leading.cancel();
+    metrics.leading.set(0.0);
+    tasks.close();
+    // Nothing of ours may be under way when another replica begins.
+    tasks.wait().await;
+    match &held {
+        Ok(()) => claim.release().await,
+        Err(lost) => tracing::error!(%lost, "operator lease lost; the process ends"),
     }
+    held
 }
 
-struct Shared<'a> {
-    client: &'a Client,
-    config: &'a Arc<Config>,
-    metrics: &'a Arc<Metrics>,
-    watched: &'a Watched,
-    authority: &'a watch::Receiver<Option<String>>,
-}
-
-fn begin(shared: &Shared<'_>, leading: &CancellationToken, work: &TaskTracker) {
-    let Shared { client, config, metrics, watched, authority } = *shared;
-    let seconds = u64::from(config.grant_ttl_seconds);
-    let time_to_live = (seconds > 0).then(|| Duration::from_secs(seconds));
-    let events = Events::new(client.clone(), config.replica_id());
-    let grants = GrantKeeper::new(
-        client.clone(),
-        &config.namespace,
-        time_to_live,
-        watched.clone(),
-        metrics.clone(),
-        events.clone(),
-    );
-    let reconciler = Reconciler::new(
-        client.clone(),
-        config.clone(),
-        watched.clone(),
-        metrics.clone(),
-        authority.clone(),
-        events,
-    );
-    work.spawn(reconciler.run(leading.clone()));
-    work.spawn(grants.run(leading.clone()));
-}
-
-struct Certificates {
+struct Work {
     client: Client,
     config: Arc<Config>,
     metrics: Arc<Metrics>,
-    readiness: Arc<Readiness>,
-    serving: Arc<Serving>,
-    authority: watch::Sender<Option<String>>,
+    watched: Watched,
+    events: Events,
 }
 
-impl Certificates {
-    async fn run(self) {
-        let mut in_force = String::new();
-        loop {
-            let pause = match self.check(&mut in_force).await {
-                Ok(()) => CHECK_CERTIFICATES,
-                Err(error) => {
-                    tracing::warn!(%error, "certificates not kept");
-                    RETRY
-                }
-            };
-            tokio::time::sleep(pause).await;
-        }
+impl Work {
+    fn begin(&self, leading: &CancellationToken, tasks: &TaskTracker) {
+        let Self { client, config, metrics, watched, events } = self;
+        let trust = Trust::default();
+        let renewing = renew::renew(client.clone(), config.clone(), trust.clone(), metrics.clone());
+        tasks.spawn(leading.clone().run_until_cancelled_owned(renewing));
+        let trusting = trust::keep_trusted(client.clone(), config.webhook_url.clone(), trust.clone());
+        tasks.spawn(leading.clone().run_until_cancelled_owned(trusting));
+        let grants = GrantKeeper::new(
+            client.clone(),
+            &config.namespace,
+            config.grant_ttl(),
+            watched.clone(),
+            metrics.clone(),
+            events.clone(),
+        );
+        tasks.spawn(grants.run(leading.clone()));
+        let records = RecordKeeper::new(client.clone(), config, watched.clone(), metrics.clone());
+        tasks.spawn(records.run(leading.clone()));
+        let (config, metrics) = (config.clone(), metrics.clone());
+        let reconciler =
+            Reconciler::new(client.clone(), config, watched.clone(), metrics, trust, events.clone());
+        tasks.spawn(reconciler.run(leading.clone()));
     }
-
-    async fn check(&self, in_force: &mut String) -> Result<(), CertificateError> {
-        let kept = keep::keep(&self.client, &self.config, Timestamp::now()).await?;
-        if *in_force != kept.webhook.certificate {
-            self.serving.set(&kept.webhook)?;
-            in_force.clone_from(&kept.webhook.certificate);
-        }
-        for (certificate, end) in kept.ends {
-            self.metrics.certificate_ends.with_label_values(&[certificate]).set(end.as_second() as f64);
-        }
-        self.authority.send_if_modified(|known| {
-            let changed = known.as_ref() != Some(&kept.authority);
-            *known = Some(kept.authority.clone());
-            changed
-        });
-        self.readiness.certificates.store(true, Ordering::Release);
-        Ok(())
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum CertificateError {
-    #[error(transparent)]
-    Keep(#[from] KeepError),
-    #[error(transparent)]
-    Serve(#[from] ServeError),
 }

@@ -27,8 +27,9 @@ pub struct Metrics {
     pub admissions: IntCounterVec,
     /// 1 while this replica reconciles.
     pub leading: Gauge,
-    /// Seconds since 1970 at which a certificate ends.
-    pub certificate_ends: GaugeVec,
+    certificate_ends: GaugeVec,
+    /// SessionRecords by `deed`: `delete` (retention) or `lost` (told the end of a proxy that fell silent).
+    pub records: IntCounterVec,
 }
 
 impl Metrics {
@@ -52,6 +53,7 @@ impl Metrics {
             status_writes: counter("sallyport_operator_status_writes_total", "Status writes.", &["kind"])?,
             shard_writes: counter("sallyport_operator_shard_writes_total", "Live-config writes.", &["deed"])?,
             admissions: counter("sallyport_admissions_total", "Admission answers.", &["review", "decision"])?,
+            records: counter("sallyport_operator_records_total", "SessionRecords seen to.", &["deed"])?,
             shards: IntGauge::new("sallyport_shards", "Live-config ConfigMaps in force.")?,
             leading: Gauge::new("sallyport_operator_leading", "1 while this replica reconciles.")?,
             certificate_ends: GaugeVec::new(
@@ -64,6 +66,11 @@ impl Metrics {
         registry.register(Box::new(metrics.leading.clone()))?;
         registry.register(Box::new(metrics.certificate_ends.clone()))?;
         Ok(metrics)
+    }
+
+    /// Tells when a certificate ends.
+    pub fn certificate_end(&self, certificate: &str, end: jiff::Timestamp) {
+        self.certificate_ends.with_label_values(&[certificate]).set(end.as_second() as f64);
     }
 
     /// The text exposition format.

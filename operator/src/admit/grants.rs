@@ -268,7 +268,8 @@ fn check_unchanged(before: &AccessGrant, grant: &AccessGrant) -> Result<Vec<Stri
     }
 }
 
-fn read(object: Option<&DynamicObject>) -> Option<AccessGrant> {
+/// An object of a request as a grant; none where there is no such object or it does not read.
+pub fn read(object: Option<&DynamicObject>) -> Option<AccessGrant> {
     let value = serde_json::to_value(object?).ok()?;
     serde_json::from_value(value).ok()
 }

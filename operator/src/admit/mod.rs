@@ -3,21 +3,26 @@
 pub mod definitions;
 pub mod grants;
 pub mod listen;
+pub mod rejections;
 pub mod review;
 pub mod stamp;
 
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware;
+use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use kube::Resource;
 use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview};
 use kube::core::{DynamicObject, Status};
 use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
 
 use self::grants::Grants;
+use self::rejections::Rejections;
 use crate::telemetry::Metrics;
 
 // The API server's own limit for one object is 1.5 MiB; an update carries two.
@@ -30,10 +35,13 @@ pub struct Admission {
     pub grants: Grants,
     /// Counts answers.
     pub metrics: Arc<Metrics>,
+    /// Tells of refused reviews.
+    pub rejections: Rejections,
 }
 
-/// The webhook's paths, as the chart's webhook configurations name them.
-pub fn router(admission: Admission) -> Router {
+/// The webhook's paths, as the chart's webhook configurations name them. Once `ending`, every answer asks the API server to
+/// leave the connection, so that none is cut with a question on its way.
+pub fn router(admission: Admission, ending: CancellationToken) -> Router {
     Router::new()
         .route("/mutate/accessgrants", post(stamp_grant))
         .route("/validate/accessgrants", post(validate_grant))
@@ -41,6 +49,7 @@ pub fn router(admission: Admission) -> Router {
         .route("/validate/agentidentities", post(validate_identity))
         .route("/healthz", get(|| async { "ok\n" }))
         .layer(DefaultBodyLimit::max(LARGEST_REVIEW))
+        .layer(middleware::map_response_with_state(ending, say_goodbye))
         .with_state(admission)
 }
 
@@ -50,6 +59,13 @@ pub fn refuse(mut answer: AdmissionResponse, words: &str) -> AdmissionResponse {
     answer.warnings = None;
     answer.result = Status::failure(words, "Forbidden").with_code(StatusCode::FORBIDDEN.as_u16());
     answer
+}
+
+async fn say_goodbye(State(ending): State<CancellationToken>, mut response: Response) -> Response {
+    if ending.is_cancelled() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 type Answered = Result<Json<AdmissionReview<DynamicObject>>, (StatusCode, String)>;
@@ -78,6 +94,7 @@ async fn validate_grant(
             reason = answer.result.message,
             "grant refused"
         );
+        admission.rejections.tell(&request, &answer.result.message);
     }
     admission.settle("grant", answer)
 }
