@@ -1,5 +1,5 @@
-//! What a Service is to the proxies of a gate: a TCP balancer that learns of readiness late and picks a ready one for each new
-//! connection. It never tries a second one: what a proxy refuses, its client sees.
+//! What a Service is to its pods: a TCP balancer that learns of readiness late and picks a ready one for each new connection. It
+//! never tries a second one: what a program refuses, its client sees.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use crate::wire;
 
 /// How late it learns: a kube-proxy takes about a second.
 const LEARNS_EVERY: Duration = Duration::from_secs(1);
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
 /// A balancer on loopback. Lives as long as its process.
 #[derive(Clone, Debug)]
@@ -34,8 +35,14 @@ impl Balancer {
     /// # Errors
     /// When no port is free.
     pub fn start(gate: &Gate) -> anyhow::Result<Self> {
-        let targets: Vec<_> =
-            gate.proxies().iter().map(|proxy| (proxy.port(), proxy.program().admin_port())).collect();
+        Self::before(gate.proxies().iter().map(|proxy| (proxy.port(), proxy.program().admin_port())))
+    }
+
+    /// Starts one in front of any programs, each by the port that it serves and its admin port.
+    ///
+    /// # Errors
+    /// When no port is free.
+    pub fn before(targets: impl IntoIterator<Item = (u16, u16)>) -> anyhow::Result<Self> {
         let target = |(port, admin_port)| Target {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
             admin_port,
@@ -50,7 +57,7 @@ impl Balancer {
         Ok(Self { port })
     }
 
-    /// URL where agents reach the gate.
+    /// URL where clients reach them.
     pub fn url(&self) -> String {
         format!("https://127.0.0.1:{}", self.port)
     }
@@ -62,10 +69,10 @@ async fn serve(listener: std::net::TcpListener, targets: Arc<[Target]>) -> anyho
         let targets = Arc::clone(&targets);
         tokio::spawn(async move {
             loop {
-                let answer = wire::get_plain(targets[index].admin_port, "/readyz").await;
-                targets[index]
-                    .is_ready
-                    .store(answer.is_ok_and(|answer| answer.code == 200), Ordering::Relaxed);
+                let asked = wire::get_plain(targets[index].admin_port, "/readyz");
+                let answer = tokio::time::timeout(ANSWERS_WITHIN, asked).await;
+                let is_ready = matches!(answer, Ok(Ok(answer)) if answer.code == 200);
+                targets[index].is_ready.store(is_ready, Ordering::Relaxed);
                 tokio::time::sleep(LEARNS_EVERY).await;
             }
         });

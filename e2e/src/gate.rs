@@ -15,6 +15,7 @@ use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 
+use crate::balancer::Balancer;
 use crate::chart;
 use crate::control_plane::{ControlPlane, base_env, free_ports};
 use crate::relay::Relay;
@@ -29,6 +30,8 @@ const TEMPLATES: [&str; 3] = ["rbac", "webhook", "admission"];
 /// How a gate is set up.
 #[derive(Clone, Debug)]
 pub struct Setup {
+    /// How many operators; more than one stand behind a [`Balancer`], as behind a Service.
+    pub operators: usize,
     /// How many proxies.
     pub proxies: usize,
     /// Whether each proxy reaches the API server through a [`Relay`] of its own.
@@ -46,6 +49,7 @@ pub struct Setup {
 impl Default for Setup {
     fn default() -> Self {
         Self {
+            operators: 1,
             proxies: 2,
             relayed: false,
             operator_flags: Vec::new(),
@@ -62,7 +66,7 @@ pub struct Gate(Arc<Inner>);
 
 struct Inner {
     plane: ControlPlane,
-    operator: Program,
+    operators: Vec<Program>,
     proxies: Vec<Proxy>,
 }
 
@@ -109,8 +113,8 @@ impl Gate {
                 proxies.push(Proxy::start(&plane, index, &setup).await?);
             }
             let url = proxies.first().map_or_else(|| "https://127.0.0.1:1".to_owned(), Proxy::url);
-            let operator = start_operator(&plane, &url, &setup.operator_flags).await?;
-            Ok(Self(Arc::new(Inner { plane, operator, proxies })))
+            let operators = start_operators(&plane, &url, &setup).await?;
+            Ok(Self(Arc::new(Inner { plane, operators, proxies })))
         })
     }
 
@@ -119,7 +123,9 @@ impl Gate {
     /// # Errors
     /// When one is not in 90 s.
     pub async fn ready(&self) -> anyhow::Result<()> {
-        self.operator().ready().await?;
+        for operator in self.operators() {
+            operator.ready().await?;
+        }
         for proxy in self.proxies() {
             proxy.program().ready().await?;
         }
@@ -138,9 +144,14 @@ impl Gate {
         &self.0.plane
     }
 
-    /// The operator.
+    /// The operator; the first, where there are several.
     pub fn operator(&self) -> &Program {
-        &self.0.operator
+        &self.0.operators[0]
+    }
+
+    /// The operators.
+    pub fn operators(&self) -> &[Program] {
+        &self.0.operators
     }
 
     /// The proxies.
@@ -316,25 +327,42 @@ impl Program {
     }
 }
 
-async fn start_operator(plane: &ControlPlane, proxy_url: &str, more: &[String]) -> anyhow::Result<Program> {
-    let [webhook_port, admin_port] = free_ports()?;
-    let mut argv = flags(
-        plane,
-        "sallyport-operator",
-        &[
-            ("namespace", SYSTEM.to_owned()),
-            ("proxy-url", proxy_url.to_owned()),
-            ("webhook-bind", format!("127.0.0.1:{webhook_port}")),
-            ("webhook-url", format!("https://127.0.0.1:{webhook_port}")),
-            ("admin-bind", format!("127.0.0.1:{admin_port}")),
-            ("extra-san", "127.0.0.1".to_owned()),
-            ("extra-san", "localhost".to_owned()),
-        ],
-    )?;
-    argv.extend(more.iter().cloned());
-    let account = crds::names::OPERATOR_SERVICE_ACCOUNT;
-    let kubeconfig = plane.service_account_kubeconfig(SYSTEM, account).await?;
-    Program::start(plane, "operator", argv, BTreeMap::new(), kubeconfig, admin_port)
+async fn start_operators(
+    plane: &ControlPlane,
+    proxy_url: &str,
+    setup: &Setup,
+) -> anyhow::Result<Vec<Program>> {
+    let mut ports: Vec<[u16; 2]> = Vec::new();
+    for _ in 0..setup.operators {
+        ports.push(free_ports()?);
+    }
+    let webhook_url = match ports.as_slice() {
+        [[alone, _admin]] => format!("https://127.0.0.1:{alone}"),
+        _ => Balancer::before(ports.iter().map(|&[port, admin]| (port, admin)))?.url(),
+    };
+    let mut operators = Vec::new();
+    for (index, &[port, admin_port]) in ports.iter().enumerate() {
+        let name = if index == 0 { "operator".to_owned() } else { format!("operator-{index}") };
+        let mut argv = flags(
+            plane,
+            "sallyport-operator",
+            &[
+                ("namespace", SYSTEM.to_owned()),
+                ("replica-id", name.clone()),
+                ("proxy-url", proxy_url.to_owned()),
+                ("webhook-bind", format!("127.0.0.1:{port}")),
+                ("webhook-url", webhook_url.clone()),
+                ("admin-bind", format!("127.0.0.1:{admin_port}")),
+                ("extra-san", "127.0.0.1".to_owned()),
+                ("extra-san", "localhost".to_owned()),
+            ],
+        )?;
+        argv.extend(setup.operator_flags.iter().cloned());
+        let account = crds::names::OPERATOR_SERVICE_ACCOUNT;
+        let kubeconfig = plane.service_account_kubeconfig(SYSTEM, account).await?;
+        operators.push(Program::start(plane, &name, argv, BTreeMap::new(), kubeconfig, admin_port)?);
+    }
+    Ok(operators)
 }
 
 /// What a cluster administrator installs: CRDs, the system namespace, and the chart's own manifests.

@@ -16,6 +16,7 @@
 //! | steady load of several agents, and whether all of it was recorded | [`load::Load`], [`load::unrecorded`] |
 //! | what a Service is to the proxies | [`balancer::Balancer`] |
 //! | a real S3 server, with Object Lock or without, that dies on command | [`S3::start`] |
+//! | several operators behind such a one | [`Setup::operators`], [`Gate::operators`] |
 //! | a network that stalls | [`Setup::relayed`], [`gate::Proxy::relay`] |
 //! | a whole node with pods | [`Node::start`]; [`Node::plane`], [`Node::import`], [`Node::in_namespace`], [`Node::forward_service`] |
 //! | to wait for something | [`eventually`] |

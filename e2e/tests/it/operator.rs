@@ -430,3 +430,34 @@ async fn a_finished_grant_goes_after_its_time() -> anyhow::Result<()> {
     get(&plane, &["accessgrant", "waiting", "-n", &namespace])?;
     Ok(())
 }
+
+#[tokio::test]
+async fn a_refused_review_is_an_event_on_the_grant_and_a_dry_run_leaves_none() -> anyhow::Result<()> {
+    let plane = operated()?.plane().clone();
+    let namespace = plane.namespace("operator").await?;
+    let admin = Caller::admin(&plane).await?;
+    let tries = [("tried", "?dryRun=All"), ("reviewed", "")];
+    for (name, _) in tries {
+        let window = crate::leader::window(&namespace, name);
+        admin.create(&window, "").await?.map_err(|status| anyhow::anyhow!(status.message))?;
+    }
+    let review = json!({"spec": {"reviews": [{"decision": "Approved"}]}});
+    for (name, query) in tries {
+        let refused = admin.merge(&crate::leader::window(&namespace, name), query, &review).await?;
+        assert!(refused.is_err(), "nobody approves what they asked for");
+    }
+    let events = async || {
+        let list = get(&plane, &["events.events.k8s.io", "-n", &namespace])?;
+        let all = list["items"].as_array().cloned().unwrap_or_default();
+        let rejected = all.into_iter().filter(|event| event["reason"] == "ReviewRejected");
+        anyhow::Ok(rejected.collect::<Vec<_>>())
+    };
+    let told =
+        eventually("the event", SOON, async || Ok(Some(events().await?).filter(|all| !all.is_empty())))
+            .await?;
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0]["regarding"]["name"], "reviewed");
+    assert_eq!(told[0]["type"], "Warning");
+    assert!(told[0]["note"].as_str().is_some_and(|note| note.contains("asked for")), "{told:?}");
+    Ok(())
+}

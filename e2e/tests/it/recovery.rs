@@ -6,6 +6,7 @@ use e2e::{ControlPlane, Filter, Gate, Setup, eventually};
 use serde_json::{Value, json};
 
 use crate::caller::Caller;
+use crate::estate::Estate;
 use crate::operator::{OPERATOR, SOON, SYSTEM, apply, get, identity, policy, reason, set, shard, shards};
 
 #[tokio::test]
@@ -209,5 +210,59 @@ async fn f17_another_operator_takes_over_from_one_that_died() -> anyhow::Result<
     let namespace = plane.namespace("operator").await?;
     plane.apply(&identity(&namespace, "reader", "reader").to_string())?;
     shard(&plane, &namespace, "reader").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn f01_a_session_whose_proxy_is_gone_is_said_to_be_over_until_its_spool_comes_back()
+-> anyhow::Result<()> {
+    let plane = ControlPlane::start()?;
+    let operator_flags =
+        ["--proxy-lost-seconds", "12", "--record-ttl-seconds", "30"].map(str::to_owned).to_vec();
+    let gate = Gate::start(&plane, Setup { proxies: 1, operator_flags, ..Setup::default() })?;
+    let rules = json!({"rules": [{"name": "read", "effect": "Allow", "match": [
+        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list"]}]}]});
+    let estate = Estate::new(&gate, "recovery", rules).await?;
+    estate.agent(&["get", "configmaps"])?.success()?;
+    let record = async || {
+        let list = get(&plane, &["sessionrecords", "-n", &estate.namespace])?;
+        anyhow::Ok(list["items"].as_array().and_then(|all| all.first().cloned()))
+    };
+    eventually("the proxy's entry", Duration::from_secs(90), async || {
+        Ok(record()
+            .await?
+            .filter(|record| record["status"]["replicas"][0]["requests"]["total"].as_i64() > Some(0)))
+    })
+    .await?;
+    let says = |record: &Value, kind: &str| {
+        let all = record["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let found = all.into_iter().find(|one| one["type"] == kind).unwrap_or_default();
+        format!(
+            "{}/{}",
+            found["status"].as_str().unwrap_or_default(),
+            found["reason"].as_str().unwrap_or_default()
+        )
+    };
+    gate.proxies()[0].program().kill()?;
+    let lost = eventually("the session to be given up", Duration::from_secs(60), async || {
+        Ok(record().await?.filter(|record| says(record, "Recorded") == "False/Truncated"))
+    })
+    .await?;
+    assert_eq!(says(&lost, "Active"), "False/ProxyLost");
+    assert!(lost["status"]["endTime"].is_string());
+    assert_eq!(lost["status"]["replicas"][0]["closed"], false, "the proxy's entry stays the proxy's");
+    gate.proxies()[0].program().restart().await?;
+    let back = eventually("the proxy to correct it", Duration::from_secs(30), async || {
+        Ok(record().await?.filter(|record| says(record, "Recorded") == "True/Uploaded"))
+    })
+    .await?;
+    assert_eq!(says(&back, "Active"), "False/ProxyLost", "that it was lost stays true");
+    let name = back["metadata"]["name"].clone();
+    eventually("the record to go after its time", Duration::from_secs(90), async || {
+        Ok(record().await?.is_none_or(|record| record["metadata"]["name"] != name).then_some(()))
+    })
+    .await?;
+    let folder = gate.recordings().join(&estate.namespace);
+    assert!(folder.exists(), "the recording stays");
     Ok(())
 }
