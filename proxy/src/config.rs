@@ -40,6 +40,9 @@ pub struct Config {
     /// The longest that a frame may wait in the spool, in seconds; after that nothing is forwarded until the store takes it (F07).
     #[arg(long, default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..))]
     pub spool_age_seconds: u64,
+    /// Secret in `--namespace` with the certificate for agents (`tls.crt`, `tls.key`).
+    #[arg(long, env = "SALLYPORT_TLS_SECRET", default_value = crds::names::PROXY_TLS_SECRET)]
+    pub tls_secret: String,
     /// Most connections held at once, counted before TLS.
     #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub max_connections: u32,

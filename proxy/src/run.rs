@@ -159,7 +159,8 @@ fn recorder(
 /// Everything that follows the API server, or watches over what is open.
 fn ground(config: &Config, client: &kube::Client, gate: &Arc<Gate>) -> Vec<BoxFuture<'static, ()>> {
     let (live, namespace) = (gate.live.clone(), config.namespace.clone());
-    let certificate = live::follow_certificate(client.clone(), namespace.clone(), live.certificate());
+    let secret = config.tls_secret.clone();
+    let certificate = live::follow_certificate(client.clone(), namespace.clone(), secret, live.certificate());
     let binding_key = live::follow_binding_key(client.clone(), namespace.clone(), live.clone());
     let wall = live::follow_wall(client.clone(), namespace.clone(), live.clone());
     let shards = live::follow_shards(client.clone(), namespace, live.clone(), gate.telemetry.clone());

@@ -19,7 +19,7 @@ use super::trust::{self, Webhooks};
 use crate::admin::Readiness;
 
 // Time passes too: a certificate ends without an event.
-const AGAIN: Duration = Duration::from_secs(5);
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// Why a served certificate is not accepted.
 #[derive(Debug, thiserror::Error)]

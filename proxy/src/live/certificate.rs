@@ -69,10 +69,10 @@ impl ResolvesServerCert for Certificate {
     }
 }
 
-/// Follows the Secret for ever. A Secret that is deleted or unfit leaves the last good certificate in force.
-pub async fn follow(client: Client, namespace: String, certificate: Arc<Certificate>) {
+/// Follows the Secret `secret` for ever. A Secret that is deleted or unfit leaves the last good certificate in force.
+pub async fn follow(client: Client, namespace: String, secret: String, certificate: Arc<Certificate>) {
     let secrets = Api::<Secret>::namespaced(client, &namespace);
-    let only = watcher::Config::default().fields(&format!("metadata.name={}", crds::names::PROXY_TLS_SECRET));
+    let only = watcher::Config::default().fields(&format!("metadata.name={secret}"));
     let mut events = watcher(secrets, only).default_backoff().applied_objects().boxed();
     while let Some(event) = events.next().await {
         match event.map(|secret| certificate.replace_from(&secret)) {
