@@ -33,7 +33,8 @@ impl Rejections {
     pub fn tell(&self, request: &AdmissionRequest<DynamicObject>, reason: &str) {
         let Some(grant) = reviewed(request) else { return };
         let Ok(seat) = self.seats.clone().try_acquire_owned() else { return };
-        let (told, reason) = (self.clone(), reason.to_owned());
+        let user = request.user_info.username.as_deref().unwrap_or_default();
+        let (told, reason) = (self.clone(), format!("{user}: {reason}"));
         tokio::spawn(async move {
             let namespace = grant.metadata.namespace.clone().unwrap_or_default();
             let api: Api<AccessGrant> = Api::namespaced(told.client.clone(), &namespace);
