@@ -116,6 +116,8 @@ pub struct Image {
     pub tree: Tree,
     /// The program that a container runs, by its path in the tree.
     pub entrypoint: Vec<String>,
+    /// Its arguments, unless the container names others.
+    pub arguments: Vec<String>,
     /// `uid:gid`; empty for root.
     pub user: String,
     /// `NAME=value`.
@@ -131,6 +133,7 @@ impl Image {
             reference: reference.to_owned(),
             tree,
             entrypoint: entrypoint.iter().map(|&word| word.to_owned()).collect(),
+            arguments: Vec::new(),
             user: String::new(),
             env: Vec::new(),
             labels: BTreeMap::new(),
@@ -175,7 +178,7 @@ impl Image {
         Ok(json!({
             "architecture": architecture()?, "os": "linux", "created": EPOCH,
             "config": {
-                "User": self.user, "Env": self.env, "Entrypoint": self.entrypoint,
+                "User": self.user, "Env": self.env, "Entrypoint": self.entrypoint, "Cmd": self.arguments,
                 "WorkingDir": "/", "Labels": self.labels,
             },
             "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{layer}")]},
