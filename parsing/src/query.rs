@@ -89,8 +89,6 @@ pub fn read(raw: Option<&str>, target: &Target) -> Result<Query, QueryError> {
     if raw.is_empty() {
         return Ok(query);
     }
-    // kube-rs writes every query as `?&key=value`. What is sent on is written anew, so nobody reads it in two ways.
-    let raw = raw.strip_prefix('&').unwrap_or(raw);
     let connect = matches!(&target.path, Path::Resource(path) if path.is_connect());
     for pair in raw.split('&') {
         if pair.is_empty() {

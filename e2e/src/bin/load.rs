@@ -69,19 +69,14 @@ async fn run(args: Args) -> anyhow::Result<()> {
     }
     let sum = Shared::default();
     let watch = tokio::spawn(watch(apis[0].clone(), sum.clone()));
-    let mut beat = tokio::time::interval(Duration::from_secs(1) / args.rate);
-    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
     let until = Instant::now() + Duration::from_secs(args.seconds);
-    let mut under_way = JoinSet::new();
-    let mut number = 0;
-    while Instant::now() < until {
-        beat.tick().await;
-        let api = apis[usize::try_from(number)? % apis.len()].clone();
-        under_way.spawn(one(api, args.name.clone(), number, sum.clone()));
-        while under_way.try_join_next().is_some() {}
-        number += 1;
+    let pause = Duration::from_secs(1) * u32::try_from(apis.len())? / args.rate;
+    let mut workers = JoinSet::new();
+    for (place, api) in apis.into_iter().enumerate() {
+        let first = Instant::now() + pause * u32::try_from(place)? / u32::try_from(CONNECTIONS)?;
+        workers.spawn(work(api, args.name.clone(), first, pause, until, sum.clone()));
     }
-    under_way.join_all().await;
+    workers.join_all().await;
     watch.abort();
     let sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
     let slowest = u64::try_from(sum.slowest.as_millis())?;
@@ -92,14 +87,33 @@ async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn one(api: Api<ConfigMap>, name: String, number: u64, sum: Shared) {
+/// One request after another on one connection. A gate that answers slowly is asked less often, never more at once.
+async fn work(
+    api: Api<ConfigMap>,
+    name: String,
+    first: Instant,
+    pause: Duration,
+    until: Instant,
+    sum: Shared,
+) {
+    let mut beat = tokio::time::interval_at(first.into(), pause);
+    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut number = 0;
+    while Instant::now() < until {
+        beat.tick().await;
+        one(&api, &name, number, &sum).await;
+        number += 1;
+    }
+}
+
+async fn one(api: &Api<ConfigMap>, name: &str, number: u64, sum: &Shared) {
     let started = Instant::now();
     let write = number % WRITE_EVERY == WRITE_EVERY - 1;
     let outcome = if write {
         let patch = json!({"metadata": {"annotations": {"e2e/number": number.to_string()}}});
-        api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await
+        api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await
     } else {
-        api.get(&name).await
+        api.get(name).await
     };
     let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
     sum.sent += 1;
