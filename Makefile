@@ -5,7 +5,6 @@ SHELL := bash
 .PHONY: help demo test lint tools build image up down e2e e2e-up e2e-down bench gen docs kind-up clients gen-clients
 
 CARGO ?= cargo
-NODE_TOOLS := etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl kubectl-old agnhost helm versitygw
 BIN := $(or $(CARGO_TARGET_DIR),target)/debug
 # Folder of manifests that `make up` applies too: make up EXTRA=dir
 EXTRA ?=
@@ -49,12 +48,10 @@ down: ## end what `make up` left
 	@if [ -x $(BIN)/e2e-up ]; then $(BIN)/e2e-up down; else echo nothing was up; fi
 
 e2e: build ## the scenarios as installed: a node with pods, the images, helm install; CLUSTER=kind|current for another cluster
-	@e2e/tools/build.sh $(NODE_TOOLS) >/dev/null
 	SALLYPORT_E2E_CLUSTER=$(CLUSTER) $(CARGO) test --workspace --locked --test node -- --test-threads=1 --nocapture $(if $(filter-out node,$(CLUSTER)),--skip ground::)
 	@if [ $(CLUSTER) = node ]; then $(BIN)/e2e-node leftovers; fi
 
 e2e-up: build ## leave a node with Sallyport installed and an agent's pod running; target/e2e/env tells where
-	@e2e/tools/build.sh $(NODE_TOOLS) >/dev/null
 	@$(BIN)/e2e-installed up
 
 e2e-down: ## end what `make e2e-up` left
