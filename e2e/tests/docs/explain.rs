@@ -86,6 +86,7 @@ async fn explain_shows_each_kind_whole() -> anyhow::Result<()> {
 #[tokio::test]
 async fn the_columns_are_those_of_the_pages() -> anyhow::Result<()> {
     let gate = super::gate()?;
+    let _alone = super::world().await;
     let agent = scenario::settle(&gate).await?;
     agent.kubectl(&["get", "pods", "-n", scenario::PAYMENTS])?.success()?;
     let grant = json!({

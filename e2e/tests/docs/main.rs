@@ -11,6 +11,7 @@ mod shell;
 use std::sync::OnceLock;
 
 use e2e::{ControlPlane, Gate, Setup};
+use tokio::sync::{Mutex, MutexGuard};
 
 /// One gate for all pages; started by the first test that asks.
 fn gate() -> anyhow::Result<Gate> {
@@ -18,4 +19,10 @@ fn gate() -> anyhow::Result<Gate> {
     let start = || Gate::start(&ControlPlane::start()?, Setup::default());
     let gate = GATE.get_or_init(|| start().map_err(|error| format!("{error:#}")));
     gate.clone().map_err(|error| anyhow::anyhow!("no gate: {error}"))
+}
+
+/// The world of the first half hour for one test at a time: pages list every grant that there is.
+async fn world() -> MutexGuard<'static, ()> {
+    static WORLD: Mutex<()> = Mutex::const_new(());
+    WORLD.lock().await
 }

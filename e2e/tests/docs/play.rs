@@ -52,6 +52,7 @@ struct Step {
 #[tokio::test]
 async fn the_commands_of_the_pages_say_what_the_pages_say() -> anyhow::Result<()> {
     let gate = super::gate()?;
+    let _alone = super::world().await;
     let agent = scenario::settle(&gate).await?;
     let only = std::env::var("SALLYPORT_DOCS_PAGE").ok();
     let mut failures = Vec::new();
@@ -103,6 +104,7 @@ fn what_is_not_run_says_why() -> anyhow::Result<()> {
 #[tokio::test]
 async fn every_whole_manifest_that_no_command_applies_is_accepted_by_the_api_server() -> anyhow::Result<()> {
     let gate = super::gate()?;
+    let _alone = super::world().await;
     let mut count = 0;
     scenario::settle(&gate).await?;
     for path in docs()? {
