@@ -95,11 +95,13 @@ async fn put(store: &dyn ObjectStore) -> Result<Option<()>, Unproven> {
 
 fn said(what: &'static str, error: &Error) -> Unproven {
     let text = with_causes(error);
-    match error {
-        Error::NotFound { .. } => Unproven::Missing(text),
-        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => Unproven::Denied(what, text),
-        _ => Unproven::Failed(what, text),
+    if matches!(error, Error::NotFound { .. }) {
+        return Unproven::Missing(text);
     }
+    if matches!(error, Error::PermissionDenied { .. } | Error::Unauthenticated { .. }) {
+        return Unproven::Denied(what, text);
+    }
+    Unproven::Failed(what, text)
 }
 
 /// The error and what caused it, on one line.
