@@ -194,7 +194,7 @@ async fn run(agents: Vec<Who>, plan: Plan, stopped: watch::Receiver<bool>, repor
         let work = |index: u32| Work {
             who: who.clone(),
             url: plan.urls[usize::try_from(index).unwrap_or(0) % plan.urls.len()].clone(),
-            protocol: if index % 2 == 0 { Protocol::Http2 } else { Protocol::Http1 },
+            protocol: if index.is_multiple_of(2) { Protocol::Http2 } else { Protocol::Http1 },
             keeps: !plan.fresh_connections,
             began: Instant::now(),
             stopped: stopped.clone(),
