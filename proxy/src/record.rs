@@ -20,7 +20,7 @@ mod tally;
 mod way;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::HashMap;
 use std::fs::{File, TryLockError};

@@ -214,6 +214,11 @@ impl StreamEnd {
         self.refusal().unwrap_or_else(|| Box::new(refuse::restarting()))
     }
 
+    /// Tells whether the gate has ended the stream, cleanly or not.
+    pub fn ending(&self) -> CancellationToken {
+        self.ending.token.clone()
+    }
+
     /// Ends `body` when the stream is cut. A watch is told why by an `ERROR` event before it breaks off.
     pub fn guard(self, body: Body) -> Body {
         let cut = Box::pin(self.ending.token.clone().cancelled_owned());

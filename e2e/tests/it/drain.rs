@@ -1,5 +1,6 @@
 //! Restarts under load: of both proxies one after the other, of the operator, of the API server.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use e2e::balancer::Balancer;
@@ -60,6 +61,13 @@ impl Scene {
     fn load(&self, plan: Plan) -> anyhow::Result<Load> {
         let urls = vec![self.balancer.url()];
         Load::start(self.agents.iter().map(Who::from).collect(), Plan { urls, ..plan })
+    }
+
+    /// A kubeconfig of the first agent that names the balancer.
+    fn kubeconfig(&self) -> anyhow::Result<PathBuf> {
+        let path = self.estate.agent.token_file().with_file_name("balanced.kubeconfig");
+        self.estate.agent.write_kubeconfig(&path, &self.balancer.url())?;
+        Ok(path)
     }
 
     fn recordings(&self) -> Recordings {
@@ -133,6 +141,10 @@ async fn f02_a_rolling_restart_under_load_fails_nothing_and_loses_no_record() ->
             r#"jsonpath={.metadata.name}={.status.conditions[?(@.type=="Programmed")].status}{"\n"}"#,
         )?,
     );
+    let waiting = [Version::Old, Version::New].map(|version| {
+        let args = ["wait", "--for=jsonpath={.data.done}=yes", "configmap/mine", "--timeout=300s"];
+        kubectl_spawn(version, &scene.kubeconfig()?, &[&args[..], &["-n", &scene.estate.namespace]].concat())
+    });
     let load = scene.load(Plan::default())?;
     more(&load, 100).await?;
     for proxy in gate.proxies() {
@@ -141,6 +153,14 @@ async fn f02_a_rolling_restart_under_load_fails_nothing_and_loses_no_record() ->
     }
     roll(gate.operator()).await?;
     more(&load, 100).await?;
+    scene
+        .estate
+        .admin(&["patch", "configmap", "mine", "--type=merge", "-p", r#"{"data":{"done":"yes"}}"#])?
+        .success()?;
+    for child in waiting {
+        let out = child?.wait_with_output()?;
+        assert!(out.status.success(), "kubectl wait goes on where the watch ended: {out:?}");
+    }
     let report = load.stop();
     assert!(report.good("WATCH") >= 4, "each of two watches was told to reconnect: {}", report.summary());
     scene.assert_whole(&report).await?;

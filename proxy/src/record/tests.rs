@@ -1,5 +1,5 @@
 //! The recorder against folders and stores that fail.
 mod crash;
-mod fixture;
+pub(crate) mod fixture;
 mod life;
 mod outage;

@@ -15,7 +15,8 @@ use policy::permit::Permit;
 use policy::rule::Level;
 use recording::event::{Disposition, GrantChange, GrantEvent, MaskedBody};
 
-use super::{Climb, Climber, Known, note, outcome};
+use super::outcome::{self, Sort};
+use super::{Climb, Climber, Known, note};
 use crate::answer::{self, Asking, Question};
 use crate::forward::{self, Answer, ForwardError};
 use crate::hold::{Held, MOST_COMPARISONS, Released, serve_own};
@@ -150,7 +151,8 @@ impl Pass<'_> {
         telemetry.request(&self.climber.caller.key.to_string(), decision, "");
         let status = masked.status();
         let (response, tally) = masked.into_parts();
-        response.map(|body| outcome::followed(body, pending, status, tally, telemetry.clone(), false))
+        response
+            .map(|body| outcome::followed(body, pending, status, tally, telemetry.clone(), Sort::default()))
     }
 
     fn asking<'b>(&'b self, asked: &'b Asked) -> Held<'b> {
@@ -322,11 +324,12 @@ impl Pass<'_> {
         let status = masked.status();
         let (response, tally) = masked.into_parts();
         let (head, mut body) = response.into_parts();
+        let ending = sent.stream.as_ref().map(StreamEnd::ending);
         if let Some(stream) = sent.stream {
             body = stream.guard(body);
         }
-        let is_log = is_log(self.action);
-        let body = outcome::followed(body, sent.pending, status, tally, gate.telemetry.clone(), is_log);
+        let sort = Sort { is_log: is_log(self.action), ending };
+        let body = outcome::followed(body, sent.pending, status, tally, gate.telemetry.clone(), sort);
         Response::from_parts(head, body)
     }
 

@@ -291,10 +291,10 @@ async fn streams_that_have_no_codec_are_refused_by_name() {
 
 #[tokio::test]
 async fn limits_are_told_apart() {
-    let world = World::new().await;
+    let world = World::limited(1).await;
     world.server.answers(|_| Reply::Json(200, config_map("a")));
     let mut codes = Vec::new();
-    for _ in 0..70 {
+    for _ in 0..10 {
         let answer = world.get(&format!("{MAPS}/a")).await;
         if answer.code == 429 {
             assert_eq!(answer.headers["retry-after"], "1");
@@ -352,6 +352,20 @@ async fn e10_a_suspended_agents_watch_is_told_why_and_breaks_off() {
 }
 
 #[tokio::test]
+async fn f29_a_panic_on_the_way_is_a_500_and_nothing_is_forwarded() {
+    let world = World::new().await;
+    world.server.answers(|_| Reply::Json(200, config_map("a")));
+    world.panics(true);
+    for method in ["GET", "DELETE"] {
+        let answer = world.send(method, &format!("{MAPS}/a"), &[], "").await;
+        assert_eq!((answer.code, answer.reason().as_str()), (500, "InternalError"), "{method}");
+    }
+    assert!(world.server.seen().is_empty());
+    world.panics(false);
+    assert_eq!(world.get(&format!("{MAPS}/a")).await.code, 200, "the next request is served");
+}
+
+#[tokio::test]
 async fn f02_a_drain_ends_watches_cleanly() {
     let world = World::new().await;
     world.watch_over_streams();
@@ -363,6 +377,9 @@ async fn f02_a_drain_ends_watches_cleanly() {
     world.gate.drain.close();
     let end = tokio::time::timeout(Duration::from_secs(2), watch.frame()).await.unwrap();
     assert!(end.is_none(), "{end:?}");
+    let events = world.events().await;
+    let is_cut = |event: &Event| matches!(event, Event::Outcome(one) if one.disposition == Disposition::Cut);
+    assert!(events.iter().any(is_cut), "the gate ended it: {events:?}");
 }
 
 #[tokio::test]

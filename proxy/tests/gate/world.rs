@@ -1,6 +1,7 @@
 //! A whole gate in this process: in front of a scripted API server, behind an in-memory pipe.
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -82,12 +83,12 @@ fn policy() -> ShardPolicy {
     ShardPolicy::publish("work", "uid", 1, &spec.unwrap(), None).0.unwrap()
 }
 
-fn bundle() -> Bundle {
+fn bundle(per_second: u32) -> Bundle {
     let spec = serde_json::from_value(json!({
         "subjects": [{"name": "in-cluster", "type": "ServiceAccount",
                       "serviceAccount": {"namespace": "agents", "name": "claude-code"}}],
         "target": {"type": "InCluster"},
-        "limits": {"requestsPerSecond": 50, "maxConcurrentStreams": 1},
+        "limits": {"requestsPerSecond": per_second, "maxConcurrentStreams": 1},
     }));
     let identity =
         ShardIdentity::new("agents", "claude-code", "uid-1", 1, BTreeMap::new(), spec.unwrap()).unwrap();
@@ -101,6 +102,11 @@ fn bundle() -> Bundle {
 
 impl World {
     pub async fn new() -> World {
+        Self::limited(50).await
+    }
+
+    /// With an agent that may send so many requests in a second.
+    pub async fn limited(per_second: u32) -> World {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let server = Server::start().await;
         let mut config = kube::Config::new(format!("http://{}", server.address).parse().unwrap());
@@ -113,7 +119,7 @@ impl World {
         let upstream = Arc::new(Upstream::new(&config).unwrap());
         let telemetry = Telemetry::new().unwrap();
         let (live, limits, grants) = (Live::new(), Limits::default(), Grants::new(client.clone()));
-        live.bundle_is(bundle());
+        live.bundle_is(bundle(per_second));
         let (store, cards) = (Arc::new(InMemory::new()), Arc::new(MemoryCards::default()));
         let settings = Settings::new("test", spool.path().join("spool"), "memory://");
         let recorder = Recorder::open(settings, store.clone(), cards.clone(), telemetry.clone()).unwrap();
@@ -160,6 +166,11 @@ impl World {
     pub fn suspend(&self, suspended: bool) {
         let identity = Identity { uid: "uid-1".to_owned(), generation: 1, suspended, reachable: None };
         self.gate.live.identities_are(Identities::from([(AgentKey::new("agents", "claude-code"), identity)]));
+    }
+
+    /// Every request panics on its way from now on, or no longer.
+    pub fn panics(&self, panics: bool) {
+        self.cards.1.store(panics, Ordering::SeqCst);
     }
 
     /// A connection of a client.
@@ -224,13 +235,14 @@ pub async fn whole(answer: Response<hyper::body::Incoming>) -> Answer {
 
 /// SessionRecords in memory.
 #[derive(Default)]
-struct MemoryCards(Mutex<BTreeMap<String, SessionRecord>>);
+struct MemoryCards(Mutex<BTreeMap<String, SessionRecord>>, AtomicBool);
 
 impl Cards for MemoryCards {
     fn create<'a>(
         &'a self,
         record: &'a SessionRecord,
     ) -> BoxFuture<'a, Result<Option<SessionRecord>, CardError>> {
+        assert!(!self.1.load(Ordering::SeqCst), "an injected fault");
         let mut record = record.clone();
         record.metadata.resource_version = Some("1".to_owned());
         let name = record.metadata.name.clone().unwrap_or_default();
