@@ -56,7 +56,9 @@ impl Grants {
         let kind = GroupVersionKind::gvk(crds::names::GROUP, crds::names::VERSION, "AccessGrant");
         let resource = ApiResource::from_gvk_with_plural(&kind, "accessgrants");
         let api = Api::<DynamicObject>::all_with(self.client.clone(), &resource);
-        let mut events = watcher(api, watcher::Config::default().any_semantic()).default_backoff().boxed();
+        let mut events = watcher(api, watcher::Config::default().any_semantic())
+            .backoff(crate::live::Patience::default())
+            .boxed();
         let mut arriving = Known::new();
         while let Some(event) = events.next().await {
             match event {

@@ -60,6 +60,9 @@ pub enum NotMasked {
     /// The gate's own credential was not accepted.
     #[error("the API server does not accept the gate's credential")]
     Unauthorized,
+    /// The gate may not act as the agent.
+    #[error("the API server does not let the gate act for the agent")]
+    Impersonation,
     /// Compressed, though `identity` was asked for (B12).
     #[error("the answer has a Content-Encoding")]
     Encoded,
@@ -75,12 +78,21 @@ pub enum NotMasked {
 }
 
 impl NotMasked {
+    /// Whether it is certain that the API server did nothing.
+    pub fn nothing_was_done(&self) -> bool {
+        matches!(self, NotMasked::Unauthorized | NotMasked::Impersonation)
+    }
+
     /// What the client reads. `was_write`: the request was a write that the API server may have carried out.
     pub fn refusal(&self, was_write: bool) -> Refusal {
         match self {
             NotMasked::UnknownKind | NotMasked::Plan(_) | NotMasked::Path(_) => Refusal::new(
                 Reason::InternalError,
                 "sallyport/InternalError: the gate cannot mask this answer. Nothing was sent to the API server.",
+            ),
+            NotMasked::Impersonation => Refusal::new(
+                Reason::BadGateway,
+                "sallyport/BadGateway: the API server does not let the gate act for the agent. Nothing was done.",
             ),
             NotMasked::Unauthorized => Refusal::new(
                 Reason::BadGateway,

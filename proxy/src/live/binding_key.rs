@@ -10,8 +10,9 @@ use super::Live;
 /// Follows the Secret for ever. One that is deleted or too short leaves the last good key in force.
 pub async fn follow(client: Client, namespace: String, live: Live) {
     let secrets = Api::<Secret>::namespaced(client, &namespace);
-    let mut events =
-        watcher::watch_object(secrets, crds::names::BINDING_KEY_SECRET).default_backoff().boxed();
+    let mut events = watcher::watch_object(secrets, crds::names::BINDING_KEY_SECRET)
+        .backoff(super::Patience::default())
+        .boxed();
     while let Some(event) = events.next().await {
         match event {
             Ok(Some(secret)) => match read(&secret) {

@@ -73,7 +73,7 @@ impl ResolvesServerCert for Certificate {
 pub async fn follow(client: Client, namespace: String, secret: String, certificate: Arc<Certificate>) {
     let secrets = Api::<Secret>::namespaced(client, &namespace);
     let only = watcher::Config::default().fields(&format!("metadata.name={secret}"));
-    let mut events = watcher(secrets, only).default_backoff().applied_objects().boxed();
+    let mut events = watcher(secrets, only).backoff(super::Patience::default()).applied_objects().boxed();
     while let Some(event) = events.next().await {
         match event.map(|secret| certificate.replace_from(&secret)) {
             Ok(Ok(())) => tracing::info!("a serving certificate is in force"),

@@ -60,7 +60,7 @@ pub async fn follow(client: Client, live: Live) {
     let api = Api::<DynamicObject>::all_with(client, &resource);
     let writer = reflector::store::Writer::new(resource);
     let store = writer.as_reader();
-    let events = watcher(api, watcher::Config::default().any_semantic()).default_backoff();
+    let events = watcher(api, watcher::Config::default().any_semantic()).backoff(super::Patience::default());
     let mut events = reflector::reflector(writer, events).boxed();
     while let Some(event) = events.next().await {
         match event {

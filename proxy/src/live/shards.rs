@@ -21,7 +21,8 @@ pub async fn follow(client: Client, namespace: String, live: Live, telemetry: Te
     let api = Api::<ConfigMap>::namespaced(client, &namespace);
     let (store, writer) = reflector::store();
     let config = watcher::Config::default().labels(crds::names::LABEL_SHARD);
-    let mut events = reflector::reflector(writer, watcher(api, config).default_backoff()).boxed();
+    let mut events =
+        reflector::reflector(writer, watcher(api, config).backoff(super::Patience::default())).boxed();
     let mut shards = Shards::default();
     while let Some(event) = events.next().await {
         match event {

@@ -45,7 +45,7 @@ pub async fn follow(client: Client, namespace: String, live: Live) {
     let watches = stones.iter().enumerate().map(|(at, stone)| {
         let kind = GroupVersionKind::gvk(GROUP, "v1", &stone.kind);
         let api = Api::<DynamicObject>::all_with(client.clone(), &ApiResource::from_gvk(&kind));
-        let events = watcher::watch_object(api, &stone.metadata.name).default_backoff();
+        let events = watcher::watch_object(api, &stone.metadata.name).backoff(super::Patience::default());
         events.map(move |event| (at, event)).boxed()
     });
     let mut events = select_all(watches.collect::<Vec<_>>());

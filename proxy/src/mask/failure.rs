@@ -21,6 +21,9 @@ const LONGEST_WORD: usize = 512;
 const MOST_CAUSES: usize = 64;
 const READ: Duration = Duration::from_secs(10);
 
+/// How RBAC refuses the gate itself, also per verb since Kubernetes 1.35 (`cannot impersonate-on:user-info:get`).
+const CANNOT_IMPERSONATE: &str = "\" cannot impersonate";
+
 const WITHHELD: &str = "withheld by sallyport: it may quote values that are masked";
 const REFUSED: &str = "the API server refused the change. Its words are withheld by sallyport, for they may quote values that are \
                        masked; details.causes names the fields.";
@@ -62,6 +65,10 @@ where
     let message = said["message"].as_str().unwrap_or_default();
     let by_rbac =
         status == StatusCode::FORBIDDEN && message.contains(&format!("User \"{username}\" cannot "));
+    // Also an API server that has just started and has not read its RBAC says so (F05): no decision about the agent.
+    if status == StatusCode::FORBIDDEN && !by_rbac && message.contains(CANNOT_IMPERSONATE) {
+        return Err(NotMasked::Impersonation);
+    }
     let hidden = hidden && !by_rbac && may_quote(status);
     Ok(Said { body: rebuilt(status, &said, hidden), denied_by_rbac: by_rbac })
 }

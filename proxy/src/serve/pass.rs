@@ -310,7 +310,9 @@ impl Pass<'_> {
             Err(error) => {
                 tracing::warn!(id = %self.climb.id, %error, "an answer is not passed on");
                 let refusal = error.refusal(sent.prepared.is_write());
-                self.failed(sent.pending, Disposition::Executed, refusal)
+                let disposition =
+                    if error.nothing_was_done() { Disposition::Failed } else { Disposition::Executed };
+                self.failed(sent.pending, disposition, refusal)
             }
         }
     }

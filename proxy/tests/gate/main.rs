@@ -254,6 +254,25 @@ async fn the_targets_own_no_is_passed_on_with_a_hint() {
 }
 
 #[tokio::test]
+async fn f05_a_no_to_the_gate_itself_is_no_decision_about_the_agent() {
+    let world = World::new().await;
+    for cannot in ["impersonate resource \"users\"", "impersonate-on:user-info:get resource \"configmaps\""] {
+        let message =
+            format!("configmaps \"a\" is forbidden: User \"system:serviceaccount:s:proxy\" cannot {cannot}");
+        world.server.answers(move |_| Reply::Json(403, rebuilt(403, "Forbidden", &message)));
+        for method in ["GET", "DELETE"] {
+            let answer = world.send(method, &format!("{MAPS}/a"), &[], "").await;
+            assert_eq!((answer.code, answer.reason().as_str()), (502, "BadGateway"), "{method}");
+            assert!(!String::from_utf8_lossy(&answer.body).contains("serviceaccount"), "{:?}", answer.body);
+        }
+    }
+    let events = world.events().await;
+    let failed =
+        |event: &&Event| matches!(event, Event::Outcome(one) if one.disposition == Disposition::Failed);
+    assert_eq!(events.iter().filter(failed).count(), 4, "{events:?}");
+}
+
+#[tokio::test]
 async fn c_a_write_that_would_destroy_a_value_is_refused() {
     let world = World::new().await;
     let base64 = "W01BU0tFRDpzZXR0aW5nc10=";
