@@ -275,11 +275,11 @@ async fn f05_an_api_server_that_restarts_is_a_gap_and_nothing_more() -> anyhow::
     // What follows the API server follows it again: the kill switch works.
     let patch = r#"{"spec":{"suspend":true}}"#;
     scene.estate.admin(&["patch", "agentidentity", "agent", "--type=merge", "-p", patch])?.success()?;
+    let target = format!("/api/v1/namespaces/{}/configmaps/load", scene.estate.namespace);
     for proxy in 0..2 {
         eventually("the kill switch", SOON, async || {
-            let args = ["get", "configmap", "load", "-n", &scene.estate.namespace];
-            let out = scene.estate.agent.kubectl_with(Version::New, proxy, &args, "")?;
-            Ok(out.stderr.contains("sallyport/AgentSuspended").then_some(()))
+            let answer = scene.estate.agent.send(proxy, "GET", &target, &[], b"").await?;
+            Ok(answer.text().contains("sallyport/AgentSuspended").then_some(()))
         })
         .await?;
     }
