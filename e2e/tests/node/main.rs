@@ -51,7 +51,7 @@ pub async fn installed(wanted: Option<Storage>) -> anyhow::Result<Installed> {
         if let Some(other) = place.take() {
             other.uninstall()?;
         }
-        *place = Some(Release::install(&cluster, wanted.unwrap_or(Storage::Filesystem), &[]).await?);
+        *place = Some(Release::install(&cluster, wanted.unwrap_or(Storage::S3), &[]).await?);
     }
     Ok(Installed(place))
 }
