@@ -19,6 +19,8 @@
 //! | several operators behind such a one | [`Setup::operators`], [`Gate::operators`] |
 //! | a network that stalls | [`Setup::relayed`], [`gate::Proxy::relay`] |
 //! | a whole node with pods | [`Node::start`]; [`Node::plane`], [`Node::import`], [`Node::in_namespace`], [`Node::forward_service`] |
+//! | the chart installed, from images, on a node or another cluster | [`cluster::Cluster`], [`install::Images`], [`install::Release`] |
+//! | an agent in a pod | [`pod::AgentPod`] |
 //! | to wait for something | [`eventually`] |
 //!
 //! Clients are bound to the async runtime that made them: take a new one in each test. In `tests/it`, `super::plane()` and

@@ -85,6 +85,23 @@ async fn g_a_killed_proxy_comes_back_and_what_it_had_begun_is_in_the_record() ->
     all_recorded(&release, &estate).await
 }
 
+#[tokio::test]
+async fn h_after_a_restart_of_the_api_server_the_gate_works_and_every_request_is_in_the_record()
+-> anyhow::Result<()> {
+    let release = super::installed(None).await?;
+    let estate = Estate::new("restarted", &["one"], work()).await?;
+    let Some(node) = estate.cluster.node("a restart of the API server") else { return Ok(()) };
+    start_load(&estate, &["one"], 40)?;
+    node.restart_api_server()?;
+    eventually("an answer after the restart", SOON, async || {
+        Ok((estate.agent(&["get", "configmaps"])?.code == 0).then_some(()))
+    })
+    .await?;
+    let (_, sums) = end_load(&estate, &["one"], 40).await?;
+    println!("FIGURE the API server restarted under load: {}", sums[0]);
+    all_recorded(&release, &estate).await
+}
+
 /// The process of the replica of this name: containers of a node of our own are processes of this machine.
 fn process_of(replica: &str) -> anyhow::Result<Pid> {
     let flag = format!("--replica={replica}");
