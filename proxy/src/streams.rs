@@ -29,8 +29,9 @@ use crate::telemetry::{GaugeGuard, Telemetry};
 /// The timer looks at least this often, so that a clock that jumps cannot prolong a stream for long (F16).
 const LOOK: Duration = Duration::from_secs(5);
 
-/// An event needs this long to leave before the stream breaks off: what is still buffered then is lost.
-const LAST_WORD: Duration = Duration::from_millis(50);
+/// An event needs this long to leave before the stream breaks off: what is still buffered then is lost. Nothing else is sent
+/// meanwhile. 50 ms were too short on a loaded machine: kubectl was told `INTERNAL_ERROR` and no reason.
+const LAST_WORD: Duration = Duration::from_millis(200);
 
 /// What a stream may go on with.
 #[derive(Clone, Debug)]
