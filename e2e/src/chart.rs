@@ -8,7 +8,7 @@ use anyhow::Context;
 
 use crate::gate::SYSTEM;
 use crate::kubectl::Output;
-use crate::tools::workspace_root;
+use crate::tools::{tools, workspace_root};
 
 /// Name of the release.
 pub const RELEASE: &str = "sallyport";
@@ -63,15 +63,9 @@ fn render() -> anyhow::Result<String> {
 
 fn program() -> anyhow::Result<PathBuf> {
     static HELM: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let found = HELM.get_or_init(|| find().map_err(|error| format!("{error:#}")));
+    let found = HELM.get_or_init(|| {
+        let found = tools(["helm"]).map(|[helm]| helm);
+        found.map_err(|error| format!("{error:#}"))
+    });
     found.clone().map_err(|error| anyhow::anyhow!("{error}"))
-}
-
-fn find() -> anyhow::Result<PathBuf> {
-    let script = workspace_root().join("e2e/tools/build.sh");
-    let output = Command::new(script).arg("helm").stderr(Stdio::inherit()).output()?;
-    anyhow::ensure!(output.status.success(), "e2e/tools/build.sh helm failed: {}", output.status);
-    let text = String::from_utf8(output.stdout)?;
-    let path = text.lines().find_map(|line| line.strip_prefix("helm="));
-    path.map(PathBuf::from).context("e2e/tools/build.sh names no helm")
 }

@@ -96,6 +96,7 @@ pub enum Part {
 pub struct Node(Arc<Inner>);
 
 struct Inner {
+    name: String,
     plane: ControlPlane,
     room: Room,
     api: Relay,
@@ -112,15 +113,12 @@ impl Node {
     /// # Errors
     /// When this process is not root, a program is missing, or the node is not Ready in 90 s.
     pub fn start(options: Options) -> anyhow::Result<Self> {
-        ensure!(
-            rustix::process::geteuid().is_root(),
-            "a node needs root: namespaces, mounts, control groups"
-        );
         prepare()?;
         let programs = Programs::find()?;
         let archives = images::archives()?;
         let outside = Supervisor::start()?;
-        let name = name_of(outside.scratch())?;
+        let name = outside.scratch().file_name().context("a scratch folder has a name")?;
+        let name = name.to_string_lossy().into_owned();
         cgroup::create(&name)?;
         let room = Room::open(&outside, ADDRESS)?;
         let supervisor = outside.within(room.first());
@@ -148,7 +146,7 @@ impl Node {
         let scheduler = parts::run_scheduler(&supervisor, &programs)?;
         let dns = Dns::start(&supervisor, &plane)?;
         let node =
-            Self(Arc::new(Inner { plane, room, api, dns, scheduler, containerd, kubelet, kube_proxy }));
+            Self(Arc::new(Inner { name, plane, room, api, dns, scheduler, containerd, kubelet, kube_proxy }));
         node.plane().apply(&storage::manifests(node.scratch(), options.volumes)?)?;
         imported.join().map_err(|_panic| anyhow::anyhow!("the import panicked"))??;
         node.wait_until_ready()?;
@@ -189,11 +187,8 @@ impl Node {
     }
 
     /// A name that no other node on this machine has.
-    ///
-    /// # Errors
-    /// None in practice: a scratch folder has a name.
-    pub fn name(&self) -> anyhow::Result<String> {
-        name_of(self.scratch())
+    pub fn name(&self) -> &str {
+        &self.0.name
     }
 
     /// Process id of the first process of the node's namespaces: `nsenter --net=/proc/<pid>/ns/net`.
@@ -303,10 +298,6 @@ pub fn prepare() -> anyhow::Result<()> {
     crate::Tools::get()?;
     Programs::find()?;
     images::archives().map(|_archives| ())
-}
-
-fn name_of(scratch: &Path) -> anyhow::Result<String> {
-    Ok(scratch.file_name().context("a scratch folder has a name")?.to_string_lossy().into_owned())
 }
 
 fn import_all<'a>(socket: &Path, archives: impl Iterator<Item = &'a PathBuf>) -> anyhow::Result<()> {

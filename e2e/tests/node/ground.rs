@@ -141,6 +141,13 @@ async fn services_are_reached_from_the_machine_and_from_inside_the_node() -> any
         .args(["get", "nodes", "-o", "name"])
         .output()?;
     assert_eq!(String::from_utf8_lossy(&inside.stdout), "node/node1\n", "{inside:?}");
+
+    let devices = node.in_namespace("ip").args(["-o", "link"]).output()?;
+    let devices = String::from_utf8(devices.stdout)?;
+    for device in devices.lines().filter_map(|line| line.split(": ").nth(1)) {
+        let own = device == "lo" || ["up0", "cni0", "veth"].iter().any(|known| device.starts_with(known));
+        assert!(own, "`{device}` may lead out of the machine");
+    }
     Ok(())
 }
 
@@ -191,8 +198,8 @@ async fn two_nodes_live_side_by_side_and_the_one_that_ends_leaves_nothing() -> a
     let other = super::node()?;
     let before = leftovers();
     let node = Node::start(Options::default())?;
-    let name = node.name()?;
-    assert_ne!(name, other.name()?);
+    let name = node.name().to_owned();
+    assert_ne!(name, other.name());
     settle(&node).await?;
     let traces = traces_of(&name);
     for kind in ["process", "control group", "folder"] {
@@ -232,7 +239,7 @@ async fn kill_9_of_the_harness_leaves_nothing() -> anyhow::Result<()> {
 async fn stand_in_for_a_harness() -> anyhow::Result<()> {
     let node = Node::start(Options::default())?;
     settle(&node).await?;
-    println!("RUNNING {}", node.name()?);
+    println!("RUNNING {}", node.name());
     loop {
         std::thread::park();
     }
@@ -241,7 +248,7 @@ async fn stand_in_for_a_harness() -> anyhow::Result<()> {
 #[tokio::test]
 async fn kill_9_of_the_supervisor_ends_every_process_and_the_rest_is_swept() -> anyhow::Result<()> {
     let node = Node::start(Options { volumes: 0, ..Options::default() })?;
-    let name = node.name()?;
+    let name = node.name().to_owned();
     settle_without_claim(&node).await?;
     let killed = Command::new("kill").args(["-9", &node.plane().supervisor().pid().to_string()]).status()?;
     ensure!(killed.success(), "no supervisor to kill");
