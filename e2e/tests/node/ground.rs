@@ -64,8 +64,11 @@ async fn settle(node: &Node) -> anyhow::Result<String> {
     std::fs::write(&manifest, world())?;
     let manifest = manifest.display().to_string();
     say(node, &["apply", "-n", &namespace, "-f", &manifest])?;
-    say(node, &["rollout", "status", "deployment/web", "-n", &namespace, "--timeout=120s"])?;
-    say(node, &["wait", "--for=condition=Ready", "pod/tool", "-n", &namespace, "--timeout=120s"])?;
+    let ready = say(node, &["rollout", "status", "deployment/web", "-n", &namespace, "--timeout=180s"])
+        .and_then(|_web| {
+            say(node, &["wait", "--for=condition=Ready", "pod/tool", "-n", &namespace, "--timeout=120s"])
+        });
+    ready.with_context(|| say(node, &["describe", "pods", "-n", &namespace]).unwrap_or_default())?;
     Ok(namespace)
 }
 
@@ -130,7 +133,11 @@ async fn services_are_reached_from_the_machine_and_from_inside_the_node() -> any
         std::io::Write::write_all(&mut stream, b"GET /hostname HTTP/1.0\r\n\r\n")?;
         Ok(std::io::read_to_string(stream)?)
     };
-    let said = get(format!("127.0.0.1:{}", relay.port()))?;
+    // kube-proxy learns of ready pods a moment after the Deployment does.
+    let said = eventually("an answer through the Service", SOON, async || {
+        Ok(get(format!("127.0.0.1:{}", relay.port())).ok().filter(|answer| !answer.is_empty()))
+    });
+    let said = said.await?;
     assert!(said.contains("\r\n\r\nweb-"), "{said}");
 
     let tools = e2e::Tools::get()?;
