@@ -177,8 +177,9 @@ fn verdict(
         .collect();
     let is_older =
         |at: &Time, by: Duration| SignedDuration::try_from(by).is_ok_and(|by| now.duration_since(at.0) >= by);
-    let is_final =
-        condition(&status, "Recorded").is_some_and(|found| found.status != ConditionStatus::Unknown);
+    // An upload that fails is tried again for as long as its proxy lives.
+    let is_final = condition(&status, "Recorded")
+        .is_some_and(|found| found.status != ConditionStatus::Unknown && found.reason != "UploadFailed");
     let gone = match open.as_slice() {
         // Made by a proxy that did not live to write its first status.
         [] => status.replicas.is_empty() && is_older(&record.spec.start_time, bound),
@@ -281,6 +282,14 @@ mod tests {
     }
 
     #[test]
+    fn f07_a_proxy_that_was_lost_while_its_uploads_failed_is_told_of_too() {
+        let mut failing = running();
+        failing["conditions"][1] = said("Recorded", "False", "UploadFailed");
+        assert!(matches!(judge(failing.clone(), &["p0"], "2026-11-20T15:30:00Z"), Verdict::Lost(_)));
+        assert_eq!(judge(failing, &[], "2026-11-20T15:30:00Z"), Verdict::Stands);
+    }
+
+    #[test]
     fn nobody_is_lost_while_somebody_who_serves_the_session_lives() {
         assert_eq!(judge(running(), &["p1"], "2026-11-20T15:30:00Z"), Verdict::Stands);
         let two = json!({"replicas": [{"name": "p0"}, {"name": "p2"}], "conditions": [said("Active", "True", "Active")]});
@@ -317,8 +326,11 @@ mod tests {
             judge(over(&said("Recorded", "False", "Truncated")), &[], "2026-11-28T00:00:00Z"),
             Verdict::Goes
         );
-        let uploading = over(&said("Recorded", "Unknown", "Uploading"));
-        assert_eq!(judge(uploading, &[], "2027-11-28T00:00:00Z"), Verdict::Stands);
+        for on_its_way in
+            [said("Recorded", "Unknown", "Uploading"), said("Recorded", "False", "UploadFailed")]
+        {
+            assert_eq!(judge(over(&on_its_way), &[], "2027-11-28T00:00:00Z"), Verdict::Stands);
+        }
         let record = record(over(&uploaded));
         assert_eq!(verdict(&record, |_| true, BOUND, None, at("2036-01-01T00:00:00Z")), Verdict::Stands);
     }
