@@ -46,14 +46,19 @@ impl Load {
         while !stop.load(Ordering::Acquire) {
             match once().await {
                 Ok(()) => drop(self.done.fetch_add(1, Ordering::AcqRel)),
-                Err(error) => self.failed.lock().unwrap().push(format!("{:?}: {error:#}", Instant::now())),
+                Err(error) => self
+                    .failed
+                    .lock()
+                    .expect("no holder panics")
+                    .push(format!("{:?}: {error:#}", Instant::now())),
             }
             tokio::time::sleep(PAUSE).await;
         }
     }
 
     fn settle(&self) {
-        let (done, failed) = (self.done.load(Ordering::Acquire), self.failed.lock().unwrap());
+        let (done, failed) =
+            (self.done.load(Ordering::Acquire), self.failed.lock().expect("no holder panics"));
         println!("{}: {done}, {} failed", self.name, failed.len());
         assert!(failed.is_empty(), "{}: {failed:#?}", self.name);
         assert!(done > RENEWALS * 5, "{}: {done} prove nothing", self.name);
@@ -72,8 +77,7 @@ impl Seen {
     async fn look(&mut self, secrets: &Api<Secret>, maps: &Api<ConfigMap>) -> anyhow::Result<()> {
         for name in [crds::names::PROXY_TLS_SECRET, crds::names::WEBHOOK_TLS_SECRET] {
             let data = secrets.get(name).await?.data.unwrap_or_default();
-            let text =
-                |key: &str| Ok::<_, std::string::FromUtf8Error>(String::from_utf8(data[key].0.clone())?);
+            let text = |key: &str| String::from_utf8(data[key].0.clone());
             self.certificates.entry(name).or_default().insert(text("tls.crt")?);
             let authority = text("ca.crt")?;
             let published = maps.get(crds::names::CA_CONFIG_MAP).await?.data.unwrap_or_default();
