@@ -25,6 +25,7 @@ test: lint tools build ## lint, unit, property and integration tests: what the p
 lint: ## format, clippy, dependencies, workflows, shell scripts
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) clippy -p sallyport-e2e --test node --test clients --locked -- -D warnings
 	tool=$$(e2e/tools/build.sh cargo-deny); "$${tool#*=}" check bans licenses sources
 	tool=$$(e2e/tools/build.sh actionlint); "$${tool#*=}" -shellcheck= -pyflakes=
 	@for script in $$(git ls-files '*.sh' .ci/run); do bash -n "$$script"; done

@@ -24,10 +24,10 @@ pub async fn can_i(row: &mut Row) -> anyhow::Result<()> {
             ..row.deed("can-i")
         };
         let reply = row.act(&deed)?;
-        anyhow::Ok(match &reply.said {
+        anyhow::Ok(match reply.said.as_str() {
             // kubectl ends with 1 when it prints `no`.
-            Value::String(text) => (text.lines().any(|line| line == "yes"), text.clone()),
-            said => (said["status"]["allowed"] == true, reply.success()?.text()),
+            Some(text) => (text.lines().any(|line| line == "yes"), text.to_owned()),
+            None => (reply.said["status"]["allowed"] == true, reply.success()?.text()),
         })
     };
     let (yes, said) = may("list", "", "configmaps")?;

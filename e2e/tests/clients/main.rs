@@ -12,7 +12,7 @@ mod site;
 mod table;
 
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -92,7 +92,9 @@ fn run(opened: &Opened, deed: &str, cell: Cell) -> Result<(), Failed> {
     Ok(())
 }
 
-static SITE: OnceLock<Mutex<Option<Result<Arc<Site>, String>>>> = OnceLock::new();
+type SiteOrWhy = Result<Arc<Site>, String>;
+
+static SITE: Mutex<Option<SiteOrWhy>> = Mutex::new(None);
 
 /// The gate that all rows use, found or started by the first that asks.
 fn site() -> anyhow::Result<Arc<Site>> {
@@ -101,16 +103,14 @@ fn site() -> anyhow::Result<Arc<Site>> {
         row::crowd(&site)?;
         Ok(Arc::new(site))
     };
-    let mut site = SITE.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    let mut site = SITE.lock().unwrap_or_else(PoisonError::into_inner);
     let site = site.get_or_insert_with(|| open().map_err(|error| format!("{error:#}")));
     site.clone().map_err(|error| anyhow::anyhow!("no gate: {error}"))
 }
 
 /// Ends what was started: statics are not dropped.
 fn close() {
-    if let Some(site) = SITE.get() {
-        site.lock().unwrap_or_else(PoisonError::into_inner).take();
-    }
+    SITE.lock().unwrap_or_else(PoisonError::into_inner).take();
 }
 
 /// Writes the page, or says that it is stale.
