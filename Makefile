@@ -48,11 +48,12 @@ up: tools build ## leave control plane, operator and two proxies running; target
 down: ## end what `make up` left
 	@if [ -x $(BIN)/e2e-up ]; then $(BIN)/e2e-up down; else echo nothing was up; fi
 
-e2e: build ## the scenarios as installed: a node with pods, the images, helm install; CLUSTER=kind|current for another cluster
+e2e: build ## the scenarios as installed: a node with pods, the images, helm install; every client; CLUSTER=kind|current for another cluster
 	SALLYPORT_E2E_CLUSTER=$(CLUSTER) $(CARGO) test --workspace --locked --test node -- --test-threads=1 --nocapture $(if $(filter-out node,$(CLUSTER)),--skip ground::)
 	@[ $(CLUSTER) = node ] || exit 0; \
 	  for try in $$(seq 30); do if $(BIN)/e2e-node leftovers >/dev/null; then echo "nothing is left of the node"; exit 0; fi; sleep 1; done; \
 	  $(BIN)/e2e-node leftovers
+	$(if $(filter node,$(CLUSTER)),@$(MAKE) --no-print-directory clients)
 
 e2e-up: build ## leave a node with Sallyport installed and an agent's pod running; target/e2e/env tells where
 	@$(BIN)/e2e-installed up

@@ -129,6 +129,19 @@ impl Release {
         self.folder.as_deref()
     }
 
+    /// Runs `helm test`, as people do after an install.
+    ///
+    /// # Errors
+    /// When it fails; the message ends with what the check said.
+    pub fn test(&self) -> anyhow::Result<()> {
+        let out = self.cluster.helm(&["test", chart::RELEASE, "--namespace", SYSTEM, "--timeout", "180s"])?;
+        if out.code != 0 {
+            let check = self.cluster.kubectl(&["logs", "sallyport-check", "-n", SYSTEM])?;
+            anyhow::bail!("helm test: {}{}\n{}{}", out.stderr, out.stdout, check.stdout, check.stderr);
+        }
+        Ok(())
+    }
+
     /// Runs `helm uninstall --wait`.
     ///
     /// # Errors

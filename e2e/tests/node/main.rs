@@ -3,6 +3,7 @@
 //! `make e2e` runs them, one after another; `cargo test --workspace` leaves them out. One node for all ([`node`]), or another cluster
 //! ([`cluster`]); one release at a time ([`installed`]), replaced when a test wants another kind of storage.
 
+mod boundary;
 mod estate;
 mod ground;
 mod logs;
