@@ -1,5 +1,6 @@
-//! What a Service is to its pods: a TCP balancer that learns of readiness late and picks a ready one for each new connection. It
-//! never tries a second one: what a program refuses, its client sees.
+//! What a Service is to its pods: a TCP balancer that learns of readiness late and picks a ready one for each new connection; where
+//! none is, the one that was ready last, as kube-proxy picks those that terminate and still serve (KEP-1669). It never tries a
+//! second one: what a program refuses, its client sees.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -27,6 +28,8 @@ struct Target {
     address: SocketAddr,
     admin_port: u16,
     is_ready: AtomicBool,
+    // Number of the look at which it was ready last.
+    ready_at: AtomicUsize,
 }
 
 impl Balancer {
@@ -47,6 +50,7 @@ impl Balancer {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
             admin_port,
             is_ready: AtomicBool::new(true),
+            ready_at: AtomicUsize::new(0),
         };
         let targets: Arc<[Target]> = targets.into_iter().map(target).collect();
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).context("no free port on loopback")?;
@@ -65,14 +69,19 @@ impl Balancer {
 
 async fn serve(listener: std::net::TcpListener, targets: Arc<[Target]>) -> anyhow::Result<()> {
     let listener = TcpListener::from_std(listener)?;
+    let looks = Arc::new(AtomicUsize::new(0));
     for index in 0..targets.len() {
-        let targets = Arc::clone(&targets);
+        let (targets, looks) = (Arc::clone(&targets), Arc::clone(&looks));
         tokio::spawn(async move {
             loop {
                 let asked = wire::get_plain(targets[index].admin_port, "/readyz");
                 let answer = tokio::time::timeout(ANSWERS_WITHIN, asked).await;
                 let is_ready = matches!(answer, Ok(Ok(answer)) if answer.code == 200);
                 targets[index].is_ready.store(is_ready, Ordering::Relaxed);
+                let look = looks.fetch_add(1, Ordering::Relaxed);
+                if is_ready {
+                    targets[index].ready_at.store(look, Ordering::Relaxed);
+                }
                 tokio::time::sleep(LEARNS_EVERY).await;
             }
         });
@@ -80,16 +89,13 @@ async fn serve(listener: std::net::TcpListener, targets: Arc<[Target]>) -> anyho
     let turn = AtomicUsize::new(0);
     loop {
         let (near, _) = listener.accept().await?;
-        let ready: Vec<SocketAddr> = targets
-            .iter()
-            .filter(|target| target.is_ready.load(Ordering::Relaxed))
-            .map(|target| target.address)
-            .collect();
-        // Without a ready one the connection ends, as it would at a Service without endpoints.
-        if ready.is_empty() {
+        let ready: Vec<&Target> =
+            targets.iter().filter(|target| target.is_ready.load(Ordering::Relaxed)).collect();
+        let last = || targets.iter().max_by_key(|target| target.ready_at.load(Ordering::Relaxed));
+        let turn = turn.fetch_add(1, Ordering::Relaxed).checked_rem(ready.len());
+        let Some(to) = turn.map(|turn| ready[turn]).or_else(last).map(|target| target.address) else {
             continue;
-        }
-        let to = ready[turn.fetch_add(1, Ordering::Relaxed) % ready.len()];
+        };
         tokio::spawn(carry(near, to));
     }
 }
