@@ -12,6 +12,8 @@ EXTRA ?=
 CLUSTER ?= node
 # How the programs in the images are compiled: release, or dev, which `make build` has compiled already
 PROFILE ?= release
+# Integration tests mostly wait for programs, so more of them run at once than there are cores
+TEST_THREADS ?= $(shell cores=$$(nproc); echo $$((cores > 4 ? cores : 4)))
 
 help: ## this list
 	@awk -F ': .*## |:.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,8 +21,8 @@ help: ## this list
 demo: tools build ## the first half hour, played with stock kubectl against a real API server
 	@$(BIN)/e2e-demo
 
-test: lint tools build ## lint, unit, property and integration tests: what the project's CI runs
-	$(CARGO) test --workspace --locked
+test: lint tools build ## lint, unit, property and integration tests
+	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --workspace --locked
 
 lint: ## format, clippy, dependencies, workflows, shell scripts
 	$(CARGO) fmt --all --check
