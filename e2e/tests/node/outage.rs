@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use super::estate::{Estate, SOON};
-use super::roll::{all_recorded, end_load, start_load, work};
+use super::roll::{Trace, all_recorded, end_load, start_load, work};
 
 /// Longer than any Lease lives.
 const GONE: Duration = Duration::from_secs(45);
@@ -82,7 +82,7 @@ async fn g_a_killed_proxy_comes_back_and_what_it_had_begun_is_in_the_record() ->
     let failed = sums[0]["failed"].as_u64().unwrap_or(u64::MAX);
     ensure!(failed < 75, "{failed} requests failed: {said}");
     estate.agent(&["get", "configmaps"])?.success()?;
-    all_recorded(&release, &estate).await
+    all_recorded(&release, &estate, Trace::Intent).await
 }
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn h_after_a_restart_of_the_api_server_the_gate_works_and_every_request_is
     .await?;
     let (_, sums) = end_load(&estate, &["one"], 40).await?;
     println!("FIGURE the API server restarted under load: {}", sums[0]);
-    all_recorded(&release, &estate).await
+    all_recorded(&release, &estate, Trace::Outcome).await
 }
 
 /// The process of the replica of this name: containers of a node of our own are processes of this machine.

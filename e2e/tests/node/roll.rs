@@ -85,11 +85,20 @@ async fn e_a_rolling_restart_of_everything_fails_nothing_and_leaves_nothing_unre
         let told = ends.keys().all(|end| end == "clean" || end.starts_with("told: "));
         ensure!(!ends.is_empty() && told, "watches are told to reconnect: {ends:?}");
     }
-    all_recorded(&release, &estate).await
+    all_recorded(&release, &estate, Trace::Outcome).await
 }
 
-/// Every request of the estate's agents in the API server's audit log has its intent and its outcome in the recordings, by id.
-pub async fn all_recorded(release: &Release, estate: &Estate) -> anyhow::Result<()> {
+/// What of a request must be in the recordings.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Trace {
+    /// That it was begun: all there can be of what was under way on a proxy that was killed (F03).
+    Intent,
+    /// And how it ended.
+    Outcome,
+}
+
+/// Every request of the estate's agents in the API server's audit log has its trace in the recordings, by id.
+pub async fn all_recorded(release: &Release, estate: &Estate, trace: Trace) -> anyhow::Result<()> {
     let what = "every audited request has its record";
     let Some(node) = estate.cluster.node(what) else { return Ok(()) };
     let mut wanted = HashMap::new();
@@ -104,7 +113,7 @@ pub async fn all_recorded(release: &Release, estate: &Estate) -> anyhow::Result<
     }
     ensure!(wanted.len() > 100, "only {} requests in the audit log", wanted.len());
     eventually(what, Duration::from_secs(60), async || {
-        let found = recorded(release, estate)?;
+        let found = recorded(release, estate, trace)?;
         let missing: Vec<_> = wanted.iter().filter(|(id, _)| !found.contains(id.as_str())).take(5).collect();
         if missing.is_empty() {
             println!("FIGURE requests in the audit log, each with its record: {}", wanted.len());
@@ -116,8 +125,8 @@ pub async fn all_recorded(release: &Release, estate: &Estate) -> anyhow::Result<
     .await
 }
 
-/// Ids of the requests that have an intent and an outcome in some recording of the estate's namespace.
-fn recorded(release: &Release, estate: &Estate) -> anyhow::Result<HashSet<String>> {
+/// Ids of the requests that have that trace in some recording of the estate's namespace.
+fn recorded(release: &Release, estate: &Estate, trace: Trace) -> anyhow::Result<HashSet<String>> {
     let sessions = estate.cluster.get(&["sessionrecords", "-n", &estate.namespace])?;
     let (mut intents, mut outcomes) = (HashSet::new(), HashSet::new());
     for session in sessions["items"].as_array().into_iter().flatten() {
@@ -133,5 +142,8 @@ fn recorded(release: &Release, estate: &Estate) -> anyhow::Result<HashSet<String
             };
         }
     }
-    Ok(intents.intersection(&outcomes).cloned().collect())
+    if trace == Trace::Outcome {
+        intents.retain(|id| outcomes.contains(id));
+    }
+    Ok(intents)
 }
