@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use e2e::audit::Request;
 use e2e::cluster::Cluster;
 use e2e::install::{AGENT_IMAGE, Release, Storage};
 use e2e::pod::AgentPod;
@@ -53,6 +54,7 @@ async fn play(storage: Storage) -> anyhow::Result<()> {
     let before = sessions(&cluster)?;
     let release = super::installed(Some(storage)).await?;
     let agent = settle(&release)?;
+    let earlier = deletes(&cluster, &agent).await?;
     let whoami = agent.says(&["auth", "whoami"])?.success()?;
     ensure!(whoami.contains(&agent.0.username()) && whoami.contains("sallyport.dev/session"), "{whoami}");
 
@@ -70,14 +72,18 @@ async fn play(storage: Storage) -> anyhow::Result<()> {
     held(&agent).await?;
     window(&agent)?;
     suspended(&agent).await?;
-    let node = cluster.node("one delete in the API server's audit log");
-    if let Some(node) = node {
-        let deletes = Filter::ran_as(&agent.0.username()).verb("delete").resource("deployments");
-        let seen = node.audit().requests(&deletes).await?;
-        ensure!(seen.len() == 1, "{seen:?}");
+    if let (Some(earlier), Some(now)) = (earlier, deletes(&cluster, &agent).await?) {
+        ensure!(now.len() == earlier.len() + 1, "{now:?}");
     }
     let own = sessions(&cluster)?.into_iter().find(|name| !before.contains(name));
     remembered(&release, &own.context("no session")?).await
+}
+
+/// The agent's deletes of deployments in the API server's audit log, those of earlier stories too; none on another's cluster.
+async fn deletes(cluster: &Cluster, agent: &Agent) -> anyhow::Result<Option<Vec<Request>>> {
+    let Some(node) = cluster.node("one delete in the API server's audit log") else { return Ok(None) };
+    let deletes = Filter::ran_as(&agent.0.username()).verb("delete").resource("deployments");
+    node.audit().requests(&deletes).await.map(Some)
 }
 
 /// Names of the agents' sessions, oldest first.
