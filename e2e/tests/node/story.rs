@@ -106,6 +106,9 @@ fn sessions(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
 /// The world as it was, the three files, the agent's pod; ends with the first allowed request.
 fn settle(release: &Release) -> anyhow::Result<Agent> {
     let cluster = super::cluster()?;
+    // Made anew, it joins no session of an earlier story, whose recording is in that story's store.
+    let identity = ["delete", "agentidentity", CLAUDE_CODE, "-n", AGENTS, "--ignore-not-found"];
+    cluster.kubectl(&identity)?.success()?;
     for name in ["world", "identity", "policy", "rbac", "alice"] {
         let text = std::fs::read_to_string(manifest(name))?;
         cluster.apply(&text.replace("registry.example/payments/web:2.3.1", AGENT_IMAGE))?;
