@@ -373,7 +373,7 @@ impl Inner {
         self.spool.room(chain::USUAL_FRAME, Room::Ordinary)?;
         let now = Timestamp::now();
         let left = |name: &str| self.has_left(&facts.namespace, name);
-        let record = card::find_or_make(&*self.cards, facts, left, now).await?;
+        let record = card::find_or_make(&*self.cards, facts, &self.settings.store_uri, left, now).await?;
         let session = record.metadata.name.clone().unwrap_or_default();
         let age = now.duration_since(record.spec.start_time.0);
         let age = if age.is_negative() { Duration::ZERO } else { age.unsigned_abs() };
@@ -394,7 +394,7 @@ impl Inner {
         })?;
         self.tasks.spawn(Arc::clone(&chain).seal_by_age(self.settings.segment_age));
         let keeper = Keeper {
-            uri: self.uri(&chain.id),
+            uri: card::uri(&self.settings.store_uri, &chain.id.namespace, &chain.id.session),
             chain: Arc::clone(&chain),
             cards: Arc::clone(&self.cards),
             first_status: self.settings.first_status,
@@ -415,10 +415,6 @@ impl Inner {
 
     fn has_left(&self, namespace: &str, name: &str) -> bool {
         self.left.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&format!("{namespace}/{name}"))
-    }
-
-    fn uri(&self, chain: &ChainId) -> String {
-        format!("{}/{}/{}/", self.settings.store_uri.trim_end_matches('/'), chain.namespace, chain.session)
     }
 }
 

@@ -143,18 +143,19 @@ impl Cards for ApiCards {
     }
 }
 
-/// Makes a record, or joins the one of another replica that has not ended. `taken` are names that this replica has
-/// left already.
+/// Makes a record, or joins the one of another replica that has not ended and records into the same `store`. `taken`
+/// are names that this replica has left already.
 ///
 /// # Errors
 /// The API server cannot be reached.
 pub async fn find_or_make(
     cards: &dyn Cards,
     facts: &Facts,
+    store: &str,
     taken: impl Fn(&str) -> bool,
     now: Timestamp,
 ) -> Result<SessionRecord, CardError> {
-    if let Some(found) = of_yesterday(cards, facts, &taken, now).await? {
+    if let Some(found) = of_yesterday(cards, facts, store, &taken, now).await? {
         return Ok(found);
     }
     let day = day_of(now);
@@ -167,7 +168,7 @@ pub async fn find_or_make(
             return Ok(made);
         }
         let Some(found) = cards.get(&facts.namespace, &name).await? else { continue };
-        if let Some(open) = joined(cards, facts, found, now).await? {
+        if let Some(open) = joined(cards, facts, store, found, now).await? {
             return Ok(open);
         }
     }
@@ -178,6 +179,7 @@ pub async fn find_or_make(
 async fn of_yesterday(
     cards: &dyn Cards,
     facts: &Facts,
+    store: &str,
     taken: impl Fn(&str) -> bool,
     now: Timestamp,
 ) -> Result<Option<SessionRecord>, CardError> {
@@ -191,7 +193,7 @@ async fn of_yesterday(
         let name = session_name(facts, &day, n);
         let Some(found) = cards.get(&facts.namespace, &name).await? else { return Ok(None) };
         if !taken(&name)
-            && let Some(open) = joined(cards, facts, found, now).await?
+            && let Some(open) = joined(cards, facts, store, found, now).await?
         {
             return Ok(Some(open));
         }
@@ -203,10 +205,11 @@ async fn of_yesterday(
 async fn joined(
     cards: &dyn Cards,
     facts: &Facts,
+    store: &str,
     found: SessionRecord,
     now: Timestamp,
 ) -> Result<Option<SessionRecord>, CardError> {
-    match standing(&found, facts, now) {
+    match standing(&found, facts, store, now) {
         Standing::Open => return Ok(Some(found)),
         Standing::Silent => {
             let lost = |_: &SessionRecordSpec, status: &mut SessionRecordStatus| {
@@ -219,6 +222,11 @@ async fn joined(
         Standing::Other => {}
     }
     Ok(None)
+}
+
+/// Folder of a session's recording in a store.
+pub fn uri(store: &str, namespace: &str, session: &str) -> String {
+    format!("{}/{namespace}/{session}/", store.trim_end_matches('/'))
 }
 
 fn day_of(time: Timestamp) -> String {
@@ -270,9 +278,19 @@ enum Standing {
     Other,
 }
 
-fn standing(record: &SessionRecord, facts: &Facts, now: Timestamp) -> Standing {
+fn standing(record: &SessionRecord, facts: &Facts, store: &str, now: Timestamp) -> Standing {
     let spec = &record.spec;
     let status = record.status.clone().unwrap_or_default();
+    // A record names one store: after a change of stores a new session begins.
+    let uri = uri(store, &facts.namespace, record.metadata.name.as_deref().unwrap_or_default());
+    if status
+        .recording
+        .as_ref()
+        .and_then(|recording| recording.uri.as_ref())
+        .is_some_and(|other| *other != uri)
+    {
+        return Standing::Other;
+    }
     if spec.agent_ref.uid != facts.agent_uid || spec.subject.name != facts.subject || is_ended(&status) {
         return Standing::Other;
     }

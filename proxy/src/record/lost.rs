@@ -83,7 +83,8 @@ impl Inner {
         let Some(found) = report.chains.iter().find(|found| found.replica == chain.replica) else {
             return Ok(());
         };
-        let entry = lost_entry(found, tally, self.uri(chain));
+        let entry =
+            lost_entry(found, tally, card::uri(&self.settings.store_uri, &chain.namespace, &chain.session));
         let now = Timestamp::now();
         let change = |_: &_, status: &mut _| write_entry(status, &entry, Some(EndReason::ProxyLost), now);
         card::update(&*self.cards, &chain.namespace, &chain.session, change).await?;

@@ -303,7 +303,7 @@ async fn f32_a_replica_that_is_first_asked_after_midnight_joins_the_session_of_b
     let cards = MemoryCards::default();
     let at = |text: &str| text.parse::<jiff::Timestamp>().unwrap();
     let make = async |facts: &Facts, time: &str| {
-        let record = find_or_make(&cards, facts, |_| false, at(time)).await.unwrap();
+        let record = find_or_make(&cards, facts, "file:///recordings", |_| false, at(time)).await.unwrap();
         record.metadata.name.unwrap()
     };
     let before = make(&facts(), "2026-11-20T23:59:30Z").await;
@@ -314,4 +314,20 @@ async fn f32_a_replica_that_is_first_asked_after_midnight_joins_the_session_of_b
     assert!(after.contains("-20261121-"), "{after}");
     assert_eq!(make(&facts(), "2026-11-21T00:30:10Z").await, after);
     assert!(cards.status(&before).end_time.is_some());
+}
+
+#[tokio::test]
+async fn a_session_of_another_store_is_not_joined() {
+    let world = World::new();
+    let recorder = world.open("p0");
+    let session = recorder.session(&facts()).await.unwrap();
+    let name = session.name().to_owned();
+    until("the first status", async || world.cards.status(&name).recording.is_some()).await;
+    let now = jiff::Timestamp::now();
+    let make = async |store: &str| {
+        find_or_make(&*world.cards, &facts(), store, |_| false, now).await.unwrap().metadata.name.unwrap()
+    };
+    assert_eq!(make("file:///recordings/").await, name);
+    assert_ne!(make("s3://elsewhere").await, name);
+    recorder.close(Duration::from_secs(1)).await;
 }
