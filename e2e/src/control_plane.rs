@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -44,6 +44,8 @@ struct Inner {
 pub const ADMIN: &str = "e2e-admin";
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const ATTEMPTS: usize = 3;
+const FIRST_PORT: u16 = 12_000;
+const PORTS: u32 = 20_000;
 
 impl ControlPlane {
     /// Starts one; blocks until it is ready. May be called inside or outside an async runtime.
@@ -378,17 +380,22 @@ pub(crate) struct Ports {
     pub manager: u16,
 }
 
-/// Ports on loopback that were free a moment ago.
+/// Ports of loopback that nobody listens on and nobody is given: below those that outgoing connections take (32768 and up on
+/// Linux), never twice by this process, and begun at a place of its own by each process.
 ///
 /// # Errors
-/// When loopback has none.
+/// When none is left.
 pub fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
-    let mut held = Vec::with_capacity(N);
+    static NEXT: OnceLock<AtomicU32> = OnceLock::new();
+    let next = NEXT.get_or_init(|| AtomicU32::new(std::process::id().wrapping_mul(977)));
     let mut ports = [0; N];
     for port in &mut ports {
-        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).context("no free port on loopback")?;
-        *port = listener.local_addr()?.port();
-        held.push(listener);
+        let free = std::iter::repeat_with(|| {
+            u16::try_from(next.fetch_add(1, Ordering::Relaxed) % PORTS).map(|at| FIRST_PORT + at)
+        });
+        let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+        let found = free.take(PORTS as usize).filter_map(Result::ok).find(is_free);
+        *port = found.context("no free port on loopback")?;
     }
     Ok(ports)
 }
