@@ -65,7 +65,14 @@ pub fn answer(refusal: &Refusal, id: &RequestId) -> Response<Body> {
     response
 }
 
-/// What a request or stream is told that the replica's end interrupts (F02). Whether it was carried out, its record says.
+/// What a write is told that the replica's end cuts off: it may have been sent (F04).
+pub fn cut_off() -> Refusal {
+    let why = "sallyport/OutcomeUnknown: the gate ended before the outcome was known; the request may or may not have been carried out.";
+    Refusal::new(Reason::OutcomeUnknown, why)
+        .next("read the object and see, before you run the command again")
+}
+
+/// What a stream is told that the replica's end interrupts (F02).
 pub fn restarting() -> Refusal {
     let why = "sallyport/ServiceUnavailable: the gate is restarting.";
     Refusal::new(Reason::ServiceUnavailable, why).next("run the same command again")

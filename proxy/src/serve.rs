@@ -99,7 +99,7 @@ pub async fn serve(gate: Arc<Gate>, connection: Connection, request: Request<Inc
         };
         match writes.spawn(until_cut).await {
             Ok(Some(answer)) => Some(answer),
-            Ok(None) => return refuse::answer(&refuse::restarting(), &id),
+            Ok(None) => return refuse::answer(&refuse::cut_off(), &id),
             Err(_) => None,
         }
     };

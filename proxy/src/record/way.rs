@@ -109,9 +109,7 @@ impl Way {
         let mut pause = FIRST_RETRY;
         let since = Instant::now();
         let mut proof = self.proof.subscribe();
-        if proof.wait_for(|proof| *proof == Proof::Given).await.is_err() {
-            return Ok(());
-        }
+        let _never_closed = proof.wait_for(|proof| *proof == Proof::Given).await.is_ok();
         loop {
             let put = {
                 let Ok(_permit) = self.permits.acquire().await else { return Ok(()) };
