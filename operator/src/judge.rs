@@ -84,11 +84,7 @@ pub fn outsiders<'a>(
         .into_iter()
         .filter_map(|identity| identity.0.as_ref().ok())
         .flat_map(|identity| &identity.spec.subjects)
-        .filter_map(|subject| subject.service_account.as_ref())
-        .map(|account| Subject::ServiceAccount {
-            namespace: account.namespace.clone(),
-            name: account.name.clone(),
-        })
+        .filter_map(Subject::named_by)
         .collect();
     Outsiders::new(system_namespace, &subjects)
 }

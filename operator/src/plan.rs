@@ -200,13 +200,15 @@ fn choose_generation(
 
 // What an older identity took since may not stay in the last good generation of a younger one.
 fn without_lost_subjects(mut kept: ShardIdentity, taken: &BTreeMap<Subject, Key>) -> Option<ShardIdentity> {
-    kept.spec.subjects.retain(|entry| subject_of(entry).is_some_and(|subject| !taken.contains_key(&subject)));
+    kept.spec
+        .subjects
+        .retain(|entry| Subject::named_by(entry).is_some_and(|subject| !taken.contains_key(&subject)));
     (!kept.spec.subjects.is_empty()).then_some(kept)
 }
 
 fn conflict(identity: &ShardIdentity, taken: &BTreeMap<Subject, Key>) -> Option<Refusal> {
     identity.spec.subjects.iter().find_map(|entry| {
-        let subject = subject_of(entry)?;
+        let subject = Subject::named_by(entry)?;
         let (namespace, name) = taken.get(&subject)?;
         let message = format!(
             "subject `{}` ({}) belongs to AgentIdentity `{namespace}/{name}`, which is older",
@@ -218,12 +220,7 @@ fn conflict(identity: &ShardIdentity, taken: &BTreeMap<Subject, Key>) -> Option<
 }
 
 fn subjects(identity: &ShardIdentity) -> impl Iterator<Item = Subject> {
-    identity.spec.subjects.iter().filter_map(subject_of)
-}
-
-fn subject_of(entry: &crds::agent_identity::Subject) -> Option<Subject> {
-    let account = entry.service_account.as_ref()?;
-    Some(Subject::ServiceAccount { namespace: account.namespace.clone(), name: account.name.clone() })
+    identity.spec.subjects.iter().filter_map(Subject::named_by)
 }
 
 fn names_of((namespace, name): &Key, identity: Option<&AgentIdentity>) -> (String, Vec<String>) {

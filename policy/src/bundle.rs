@@ -208,11 +208,7 @@ fn index_subjects(
     let mut conflicts = Vec::new();
     for agent in agents.values() {
         for subject in &agent.identity().spec.subjects {
-            let Some(account) = &subject.service_account else {
-                continue;
-            };
-            let key =
-                Subject::ServiceAccount { namespace: account.namespace.clone(), name: account.name.clone() };
+            let Some(key) = Subject::named_by(subject) else { continue };
             let found = Found { agent: Arc::clone(agent), subject_name: subject.name.as_str().into() };
             if subjects.insert(key.clone(), found).is_some() {
                 conflicts.push(key);

@@ -1,5 +1,7 @@
 //! Who proved what: the authenticated subject that a bundle looks up.
 
+use crds::agent_identity::{Subject as Declared, SubjectType};
+
 /// An authenticated subject. A ServiceAccount here; OIDC and AWS IAM subjects join it with their own evidence.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Subject {
@@ -16,6 +18,12 @@ pub enum Subject {
 pub(crate) const SERVICE_ACCOUNT_PREFIX: &str = "system:serviceaccount:";
 
 impl Subject {
+    /// The one subject that an entry of `AgentIdentity.spec.subjects` names; `None` where it describes several, or none.
+    pub fn named_by(entry: &Declared) -> Option<Subject> {
+        let account = entry.service_account.as_ref()?;
+        Some(Subject::ServiceAccount { namespace: account.namespace.clone(), name: account.name.clone() })
+    }
+
     /// Reads `system:serviceaccount:<namespace>:<name>`; `None` for every other user name.
     pub fn from_username(username: &str) -> Option<Subject> {
         let (namespace, name) = username.strip_prefix(SERVICE_ACCOUNT_PREFIX)?.split_once(':')?;
@@ -34,10 +42,10 @@ impl Subject {
         }
     }
 
-    /// The word of `AgentIdentity.spec.subjects[].type`.
-    pub fn kind(&self) -> &'static str {
+    /// The type of the entry that names it.
+    pub fn subject_type(&self) -> SubjectType {
         match self {
-            Subject::ServiceAccount { .. } => "ServiceAccount",
+            Subject::ServiceAccount { .. } => SubjectType::ServiceAccount,
         }
     }
 }

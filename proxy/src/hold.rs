@@ -11,7 +11,6 @@ use aws_lc_rs::digest::{SHA256, digest};
 use crds::access_grant::{
     AccessGrant, AccessGrantSpec, AgentRef, GrantRequest, GrantType, RequestedBy, SubjectRef,
 };
-use crds::agent_identity::SubjectType;
 use crds::names;
 use jiff::Timestamp;
 use kube::api::ObjectMeta;
@@ -496,7 +495,7 @@ fn grant_of(held: Held<'_>, bound: &Bound, name: &str) -> AccessGrant {
 }
 
 fn requested_by(caller: &Caller) -> RequestedBy {
-    let subject = SubjectRef { name: caller.subject_name.to_string(), r#type: SubjectType::ServiceAccount };
+    let subject = SubjectRef { name: caller.subject_name.to_string(), r#type: caller.subject.subject_type() };
     RequestedBy { username: caller.agent.username().to_owned(), subject: Some(subject) }
 }
 

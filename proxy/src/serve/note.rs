@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crds::access_policy::RecordingLevel;
-use crds::agent_identity::{SubjectType, TargetType};
+use crds::agent_identity::TargetType;
 use policy::action::{Action, Scope};
 use policy::decision::{Authority, Decision};
 use policy::rule::Level;
@@ -24,7 +24,7 @@ pub fn facts(caller: &Caller, connection: &Connection, user_agent: &str, server:
         agent: caller.key.name.clone(),
         agent_uid: agent.uid().to_owned(),
         subject: caller.subject_name.to_string(),
-        subject_type: SubjectType::ServiceAccount,
+        subject_type: caller.subject.subject_type(),
         subject_id: caller.subject.username(),
         client_address: connection.peer.ip().to_string(),
         user_agent: user_agent.to_owned(),
