@@ -17,6 +17,10 @@ pub enum Version {
     Old,
 }
 
+/// For `kubectl wait`: the deployment controller has written its annotation, the last change of a Deployment that nobody asked for. An
+/// approval that was asked for before binds another object.
+pub const ROLLED_OUT: &str = r"--for=jsonpath={.metadata.annotations.deployment\.kubernetes\.io/revision}=1";
+
 /// What a program said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Output {

@@ -220,6 +220,7 @@ pub async fn delete_held(row: &mut Row) -> anyhow::Result<()> {
     let pod = json!({"metadata": {"labels": {"app": name}}, "spec": {"containers": [{"name": "web", "image": "checkout:2.3.1"}]}});
     row.site.apply(&json!([{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": row.namespace},
         "spec": {"replicas": 0, "selector": {"matchLabels": {"app": name}}, "template": pod}}]))?;
+    row.admin(&["wait", e2e::kubectl::ROLLED_OUT, &format!("deployment/{name}"), "--timeout=60s"])?;
     let deed = Deed {
         name: name.clone(),
         group: "apps".to_owned(),

@@ -50,6 +50,8 @@ impl Estate {
             }},
         });
         self.gate.plane().apply(&object.to_string())?;
+        let object = format!("deployment/{name}");
+        self.admin(&["wait", e2e::kubectl::ROLLED_OUT, &object, "--timeout=60s"])?.success()?;
         self.admin(&["get", "deployment", name, "-o", "jsonpath={.metadata.uid}"])?.success()
     }
 
