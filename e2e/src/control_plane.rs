@@ -53,10 +53,18 @@ impl ControlPlane {
     /// # Errors
     /// When a program is missing or does not become ready in 60 s.
     pub fn start() -> anyhow::Result<Self> {
+        Self::start_with(&[])
+    }
+
+    /// The same with more flags for the API server.
+    ///
+    /// # Errors
+    /// As [`ControlPlane::start`].
+    pub fn start_with(more: &[(&'static str, String)]) -> anyhow::Result<Self> {
         let mut attempt = 1;
         loop {
             // A free port is only free until somebody else takes it: start anew then.
-            match Self::start_once() {
+            match Self::start_once(more) {
                 Err(error)
                     if attempt < ATTEMPTS && format!("{error:#}").contains("address already in use") =>
                 {
@@ -67,22 +75,24 @@ impl ControlPlane {
         }
     }
 
-    fn start_once() -> anyhow::Result<Self> {
+    fn start_once(more: &[(&'static str, String)]) -> anyhow::Result<Self> {
         let supervisor = Supervisor::start()?;
         let files = Files::write(supervisor.scratch(), &[])?;
         let [client, peer, api, manager] = free_ports()?;
         let server = format!("https://127.0.0.1:{api}");
+        let mut api_flags = vec![
+            ("advertise-address", "127.0.0.1".to_owned()),
+            ("bind-address", "127.0.0.1".to_owned()),
+            ("endpoint-reconciler-type", "none".to_owned()),
+        ];
+        api_flags.extend_from_slice(more);
         Self::start_at(Site {
             supervisor,
             files,
             inside: server.clone(),
             server,
             ports: Ports { client, peer, api, manager },
-            api_flags: vec![
-                ("advertise-address", "127.0.0.1".to_owned()),
-                ("bind-address", "127.0.0.1".to_owned()),
-                ("endpoint-reconciler-type", "none".to_owned()),
-            ],
+            api_flags,
         })
     }
 

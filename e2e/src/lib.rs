@@ -17,6 +17,7 @@
 //! | what a Service is to the proxies | [`balancer::Balancer`] |
 //! | a real S3 server, with Object Lock or without, that dies on command | [`S3::start`] |
 //! | several operators behind such a one | [`Setup::operators`], [`Gate::operators`] |
+//! | AWS: STS, EKS, the stock `aws` command, an EKS cluster | [`aws::Aws::start`], [`aws::EksCluster::start`] |
 //! | a network that stalls | [`Setup::relayed`], [`gate::Proxy::relay`] |
 //! | a whole node with pods | [`Node::start`]; [`Node::plane`], [`Node::import`], [`Node::in_namespace`], [`Node::forward_service`] |
 //! | the chart installed, from images, on a node or another cluster | [`cluster::Cluster`], [`install::Images`], [`install::Release`] |
@@ -29,6 +30,7 @@
 
 pub mod agent;
 pub mod audit;
+pub mod aws;
 pub mod balancer;
 pub mod chart;
 pub mod cluster;
@@ -56,6 +58,7 @@ use std::time::{Duration, Instant};
 
 pub use agent::Agent;
 pub use audit::{Audit, Filter};
+pub use aws::Aws;
 pub use control_plane::ControlPlane;
 pub use gate::{Gate, Setup};
 pub use kubectl::{Output, Version, kubectl, kubectl_stdin};

@@ -7,10 +7,11 @@
 #   node            kube-scheduler kubelet kube-proxy, and agnhost for the containers of tests
 #   clients         kubectl, kubectl-old (1.31), kubectl-1.29, kubectl-1.33, helm
 #   S3              versitygw
+#   AWS             moto (STS and EKS), aws (the stock command); Python packages in one environment
 #   linters         cargo-deny, actionlint
 #
 # Order: KUBEBUILDER_ASSETS, if set and it holds the program (it never holds kubectl-old); the cache; else built once into the cache
-# from the pinned modules beside this file, whose go.sum pins every byte. Concurrent callers wait for one another.
+# from the pinned modules beside this file, whose go.sum (Python: requirements.txt) pins every byte. Concurrent callers wait for one another.
 # Cache: SALLYPORT_CACHE, else XDG_CACHE_HOME/sallyport, else ~/.cache/sallyport.
 set -euo pipefail
 
@@ -19,6 +20,7 @@ cache=${SALLYPORT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sallyport}
 bin=$cache/bin
 go_wanted=go1.26.8 # Kubernetes 1.36 built with Go 1.27 serves a broken OpenAPI document, and `kubectl apply` fails
 deny_version=0.20.2
+moto_sum=$(sha256sum "$here/moto/requirements.txt" | cut -c1-12)
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "e2e/tools/build.sh: $*"; exit 1; }
@@ -49,7 +51,10 @@ plan() {
 # path NAME: where the program is or will be
 path() {
   local name=$1
-  if [ "$name" = cargo-deny ]; then echo "$bin/cargo-deny-$deny_version"; return; fi
+  case $name in
+    cargo-deny) echo "$bin/cargo-deny-$deny_version"; return ;;
+    moto | aws) echo "$bin/$name-$moto_sum"; return ;;
+  esac
   if [ -n "${KUBEBUILDER_ASSETS:-}" ] && [ -x "$KUBEBUILDER_ASSETS/$name" ]; then echo "$KUBEBUILDER_ASSETS/$name"; return; fi
   plan "$name"
   case $name in kubectl-*) name=kubectl ;; esac
@@ -84,6 +89,27 @@ build_deny() {
   say "  built    cargo-deny $deny_version in $((SECONDS - started)) s"
 }
 
+# build_moto: both programs of the environment; each is a script of one line, written when everything is installed
+build_moto() {
+  local venv=$bin/moto-$moto_sum.venv started=$SECONDS
+  command -v python3 >/dev/null || die "Python 3.10 or newer with venv and pip is needed for moto and aws"
+  say "  installing moto and aws (about 300 MB, up to 120 s on two cores)"
+  rm -rf "$venv"
+  python3 -m venv "$venv" >&2 || die "python3 has no venv: install it (e.g. the package python3-venv of Debian)"
+  "$venv/bin/python" -m pip install --quiet --no-input --disable-pip-version-check --only-binary=:all: --no-deps --require-hashes \
+    -r "$here/moto/requirements.txt" >&2
+  script "$bin/moto-$moto_sum" "$venv/bin/moto_server"
+  script "$bin/aws-$moto_sum" "$venv/bin/aws"
+  say "  installed moto and aws in $((SECONDS - started)) s"
+}
+
+# script FILE PROGRAM: a script that is the program
+script() {
+  printf '#!/bin/sh\nexec "%s" "$@"\n' "$2" >"$1.part"
+  chmod +x "$1.part"
+  mv "$1.part" "$1"
+}
+
 [ $# -gt 0 ] || set -- etcd kube-apiserver kube-controller-manager kubectl kubectl-old
 mkdir -p "$bin"
 missing=()
@@ -96,7 +122,11 @@ if [ ${#missing[@]} -gt 0 ]; then
   for name in "${missing[@]}"; do
     p=$(path "$name")
     [ -x "$p" ] && continue # another caller built it while we waited
-    if [ "$name" = cargo-deny ]; then build_deny "$p"; else build_go "$name" "$p"; fi 9>&-
+    case $name in
+      cargo-deny) build_deny "$p" ;;
+      moto | aws) build_moto ;;
+      *) build_go "$name" "$p" ;;
+    esac 9>&-
   done
   flock -u 9
 fi

@@ -2,6 +2,7 @@
 
 mod admission;
 mod answers;
+mod aws;
 mod boundary;
 mod bypass;
 mod caller;
@@ -28,7 +29,8 @@ mod window;
 
 use std::sync::OnceLock;
 
-use e2e::{ControlPlane, Gate, Setup};
+use e2e::aws::EksCluster;
+use e2e::{Aws, ControlPlane, Gate, Setup};
 
 /// The control plane that tests share; started by the first that asks.
 pub fn plane() -> anyhow::Result<ControlPlane> {
@@ -43,4 +45,20 @@ pub fn gate() -> anyhow::Result<Gate> {
     let start = || Gate::start(&plane()?, Setup::default());
     let gate = GATE.get_or_init(|| start().map_err(|error| format!("{error:#}")));
     gate.clone().map_err(|error| anyhow::anyhow!("no gate: {error}"))
+}
+
+/// AWS, shared too.
+pub fn aws() -> anyhow::Result<Aws> {
+    static AWS: OnceLock<Result<Aws, String>> = OnceLock::new();
+    let start = || Aws::start(plane()?.supervisor());
+    let aws = AWS.get_or_init(|| start().map_err(|error| format!("{error:#}")));
+    aws.clone().map_err(|error| anyhow::anyhow!("no AWS: {error}"))
+}
+
+/// The EKS cluster `prod-use2` of account 444455556666 in us-east-2, shared too.
+pub fn eks() -> anyhow::Result<EksCluster> {
+    static EKS: OnceLock<Result<EksCluster, String>> = OnceLock::new();
+    let start = || EksCluster::start(&aws()?, "444455556666", "us-east-2", "prod-use2");
+    let eks = EKS.get_or_init(|| start().map_err(|error| format!("{error:#}")));
+    eks.clone().map_err(|error| anyhow::anyhow!("no EKS cluster: {error}"))
 }
