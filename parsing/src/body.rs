@@ -12,7 +12,6 @@ use crate::query::Query;
 use crate::review::{Review, ReviewKind};
 use crate::target::{Method, ResourcePath};
 
-mod config_map;
 mod error;
 
 pub use error::BodyError;
@@ -137,11 +136,10 @@ fn read_options(
         Media::Json => Ok(DeleteOptions::from_json(json::read(bytes)?, &own)?),
         Media::Protobuf => {
             let envelope = Envelope::open(bytes)?;
-            let known = [own.as_str(), "v1", "meta.k8s.io/v1"].contains(&envelope.api_version.as_str());
-            if envelope.kind != "DeleteOptions" || !known {
+            if envelope.kind != "DeleteOptions" {
                 return Err(OptionsError::Kind.into());
             }
-            Ok(DeleteOptions::from_protobuf(envelope.raw)?)
+            Ok(DeleteOptions::from_json(envelope.object_as("v1")?, &own)?)
         }
         Media::JsonPatch | Media::MergePatch | Media::StrategicPatch | Media::ApplyPatch => {
             Err(BodyError::MediaType)
@@ -158,11 +156,10 @@ fn read_object(context: &Context<'_>, content_type: Option<&str>, bytes: &[u8]) 
         None => ReviewKind::of(&context.path.group, &context.path.version, &context.path.resource),
         Some(_) => None,
     };
-    let object = match (media(content_type)?, review) {
-        (Media::Json, _) => json::read(bytes)?,
-        (Media::Protobuf, Some(kind)) => return Ok(Body::Review(Review::from_protobuf(kind, bytes)?)),
-        (Media::Protobuf, None) => read_stored(bytes)?,
-        (Media::JsonPatch | Media::MergePatch | Media::StrategicPatch | Media::ApplyPatch, _) => {
+    let object = match media(content_type)? {
+        Media::Json => json::read(bytes)?,
+        Media::Protobuf => Envelope::open(bytes)?.object()?,
+        Media::JsonPatch | Media::MergePatch | Media::StrategicPatch | Media::ApplyPatch => {
             return Err(BodyError::MediaType);
         }
     };
@@ -173,10 +170,11 @@ fn read_object(context: &Context<'_>, content_type: Option<&str>, bytes: &[u8]) 
         check_eviction(&mut map, &group_version(context.path))?;
     }
     let object = Value::Object(map);
-    Ok(match review {
-        Some(kind) => Body::Review(Review::from_json(kind, &object)?),
-        None => Body::Object(object),
-    })
+    if let Some(kind) = review {
+        return Ok(Body::Review(Review::from_json(kind, &object)?));
+    }
+    check_fields(context.kind, &object, false)?;
+    Ok(Body::Object(object))
 }
 
 /// The options inside an eviction are read as strictly as those of a delete.
@@ -191,16 +189,6 @@ fn check_eviction(map: &mut Map<String, Value>, api_version: &str) -> Result<(),
     Ok(())
 }
 
-/// The other kinds that are stored have to come as JSON.
-fn read_stored(bytes: &[u8]) -> Result<Value, BodyError> {
-    let envelope = Envelope::open(bytes)?;
-    if config_map::is_one(&envelope) {
-        return config_map::read(&envelope);
-    }
-    let kind = envelope.kind.chars().filter(char::is_ascii_alphanumeric).take(63).collect();
-    Err(BodyError::ProtobufKind(kind))
-}
-
 fn read_patch(context: &Context<'_>, content_type: Option<&str>, bytes: &[u8]) -> Result<Body, BodyError> {
     let media = media(content_type)?;
     if media == Media::ApplyPatch && bytes.iter().find(|b| !b.is_ascii_whitespace()) != Some(&b'{') {
@@ -213,18 +201,32 @@ fn read_patch(context: &Context<'_>, content_type: Option<&str>, bytes: &[u8]) -
         }
     };
     if media == Media::JsonPatch {
-        return read_operations(patch).map(Body::JsonPatch);
+        let operations = read_operations(patch)?;
+        for operation in &operations {
+            protobuf::check_pointer(&context.kind.api_version(), &context.kind.kind, operation)
+                .map_err(unknown_field)?;
+        }
+        return Ok(Body::JsonPatch(operations));
     }
     let mut map = object_map(patch)?;
     let presence = if media == Media::ApplyPatch { Presence::Required } else { Presence::Optional };
     check_kind(&mut map, context.kind, presence)?;
     check_metadata(&map, context)?;
     let patch = Value::Object(map);
+    check_fields(context.kind, &patch, media == Media::StrategicPatch)?;
     Ok(match media {
         Media::MergePatch => Body::Merge(patch),
         Media::ApplyPatch => Body::Apply(patch),
         Media::Json | Media::JsonPatch | Media::StrategicPatch | Media::Protobuf => Body::Strategic(patch),
     })
+}
+
+fn check_fields(kind: &Kind, value: &Value, strategic: bool) -> Result<(), BodyError> {
+    protobuf::check_patch(&kind.api_version(), &kind.kind, value, strategic).map_err(unknown_field)
+}
+
+fn unknown_field(protobuf::Unknown(path): protobuf::Unknown) -> BodyError {
+    BodyError::UnknownField(path)
 }
 
 fn object_map(value: Value) -> Result<Map<String, Value>, BodyError> {

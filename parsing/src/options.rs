@@ -3,7 +3,6 @@
 use http::StatusCode;
 use serde_json::{Map, Value};
 
-use crate::protobuf::{Fields, ProtobufError};
 use crate::query::Query;
 use crate::refusal::Refused;
 
@@ -118,31 +117,6 @@ impl DeleteOptions {
             ignore_store_read_error: flag(&mut map, IGNORE)?,
         };
         if map.is_empty() && preconditions.is_empty() { Ok(options) } else { Err(OptionsError::UnknownField) }
-    }
-
-    /// From a protobuf message.
-    ///
-    /// # Errors
-    /// If a field is unknown, twice there or has a value that it cannot have.
-    pub fn from_protobuf(bytes: &[u8]) -> Result<Self, ProtobufError> {
-        let mut fields = Fields::read(bytes)?;
-        let mut preconditions = Fields::read(fields.message(2)?.unwrap_or_default())?;
-        let present = |text: String| if text.is_empty() { None } else { Some(text) };
-        let options = Self {
-            grace_period_seconds: fields.number(1)?,
-            uid: present(preconditions.text(1)?),
-            resource_version: present(preconditions.text(2)?),
-            orphan_dependents: fields.flag(3)?,
-            propagation: propagation(present(fields.text(4)?)).map_err(|_| ProtobufError::Value(4))?,
-            dry_run: all(&fields.texts(5)?).ok_or(ProtobufError::Value(5))?,
-            ignore_store_read_error: fields.flag(6)?,
-        };
-        preconditions.finish()?;
-        fields.finish()?;
-        if options.grace_period_seconds.is_some_and(|seconds| seconds < 0) {
-            return Err(ProtobufError::Value(1));
-        }
-        Ok(options)
     }
 
     /// The body to send, without `kind`, as kubectl sends it. An object without keys if there are no options.

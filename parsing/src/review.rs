@@ -5,8 +5,6 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::protobuf::{Envelope, Fields, ProtobufError};
-
 mod answer;
 mod message;
 
@@ -71,9 +69,6 @@ pub enum ReviewError {
     /// Neither or both of the two kinds of attributes.
     #[error("the review must set either `resourceAttributes` or `nonResourceAttributes`")]
     Attributes,
-    /// The message does not decode.
-    #[error(transparent)]
-    Protobuf(#[from] ProtobufError),
 }
 
 /// Which review a resource of the API is.
@@ -142,36 +137,6 @@ impl Review {
                 Ok(Self::Rules { namespace })
             }
         }
-    }
-
-    /// From a protobuf envelope.
-    ///
-    /// # Errors
-    /// If it is another kind's, or a field is unknown.
-    pub fn from_protobuf(kind: ReviewKind, body: &[u8]) -> Result<Self, ReviewError> {
-        let envelope = Envelope::open(body)?;
-        if envelope.api_version != kind.api_version() || envelope.kind != kind.kind() {
-            return Err(ReviewError::Unknown);
-        }
-        let mut message = Fields::read(envelope.raw)?;
-        empty_metadata(message.message(1)?.unwrap_or_default())?;
-        let review = match kind {
-            ReviewKind::Whoami => {
-                message.message(2)?;
-                Self::Whoami
-            }
-            ReviewKind::Access => Self::Access(asked_from_protobuf(message.message(2)?.unwrap_or_default())?),
-            ReviewKind::Rules => {
-                let mut spec = Fields::read(message.message(2)?.unwrap_or_default())?;
-                let namespace = spec.text(1)?;
-                spec.finish()?;
-                Self::Rules { namespace }
-            }
-        };
-        // The status is the server's to write.
-        message.message(3)?;
-        message.finish()?;
-        Ok(review)
     }
 
     /// Which of the three it is.
@@ -244,54 +209,6 @@ fn asked_from_json(spec: &Value) -> Result<Asked, ReviewError> {
     };
     finish(&map)?;
     Ok(asked)
-}
-
-fn asked_from_protobuf(spec: &[u8]) -> Result<Asked, ReviewError> {
-    let mut spec = Fields::read(spec)?;
-    let resource = spec.message(1)?;
-    let path = spec.message(2)?;
-    spec.finish()?;
-    match (resource, path) {
-        (Some(bytes), None) => {
-            let mut map = Fields::read(bytes)?;
-            let asked = ResourceAttributes {
-                namespace: map.text(1)?,
-                verb: map.text(2)?,
-                group: map.text(3)?,
-                version: map.text(4)?,
-                resource: map.text(5)?,
-                subresource: map.text(6)?,
-                name: map.text(7)?,
-            };
-            map.finish()?;
-            Ok(Asked::Resource(asked))
-        }
-        (None, Some(bytes)) => {
-            let mut map = Fields::read(bytes)?;
-            let asked = Asked::NonResource { path: map.text(1)?, verb: map.text(2)? };
-            map.finish()?;
-            Ok(asked)
-        }
-        (Some(_), Some(_)) | (None, None) => Err(ReviewError::Attributes),
-    }
-}
-
-/// The metadata of a review says nothing: its texts are empty, its times zero.
-fn empty_metadata(bytes: &[u8]) -> Result<(), ReviewError> {
-    let mut metadata = Fields::read(bytes)?;
-    for tag in 1..=6 {
-        if !metadata.text(tag)?.is_empty() {
-            return Err(ProtobufError::Value(tag).into());
-        }
-    }
-    if metadata.number(7)?.is_some_and(|generation| generation != 0) {
-        return Err(ProtobufError::Value(7).into());
-    }
-    if metadata.message(8)?.is_some_and(|time| !time.is_empty()) {
-        return Err(ProtobufError::Value(8).into());
-    }
-    metadata.finish()?;
-    Ok(())
 }
 
 impl Asked {

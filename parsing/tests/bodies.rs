@@ -14,6 +14,8 @@ const APPLY: &str = "application/apply-patch+yaml";
 const PODS: &str = "/api/v1/namespaces/a/pods";
 const POD: &str = "/api/v1/namespaces/a/pods/x";
 const WEB: &str = "/apis/apps/v1/namespaces/a/deployments/web";
+const WIDGETS: &str = "/apis/example.com/v1/namespaces/a/widgets";
+const WIDGET: &str = "/apis/example.com/v1/namespaces/a/widgets/x";
 const SCALE: &str = "/apis/apps/v1/namespaces/a/deployments/web/scale";
 
 /// Method, target, content type, body, what goes upstream or the refusal.
@@ -38,6 +40,11 @@ fn check(cases: &[Case<'_>]) {
 
 fn post(body: &'static str, want: &'static str) -> Case<'static> {
     ("POST", PODS, JSON, body.as_bytes(), want)
+}
+
+/// As [`post`], of a custom resource: its fields are its own.
+fn widget(body: &'static str, want: &'static str) -> Case<'static> {
+    ("POST", WIDGETS, JSON, body.as_bytes(), want)
 }
 
 #[test]
@@ -110,29 +117,32 @@ fn appendix_4_top_level_keys_have_one_case() {
     }
     let twins = br#"{"metadata":{"name":"a"},"extra":1,"Extra":2}"#;
     assert_eq!(summary(&read("POST", PODS, &headers(JSON), twins)), "400 A3");
-    check(&[(
-        "POST",
-        PODS,
-        JSON,
-        br#"{"metadata":{"name":"a","Name":"b"}}"#,
-        r#"{"apiVersion":"v1","kind":"Pod","metadata":{"Name":"b","name":"a"}}"#,
-    )]);
+    check(&[
+        ("POST", PODS, JSON, br#"{"metadata":{"name":"a","Name":"b"}}"#, "400 B103"),
+        (
+            "POST",
+            WIDGETS,
+            JSON,
+            br#"{"metadata":{"name":"a","Name":"b"}}"#,
+            r#"{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"Name":"b","name":"a"}}"#,
+        ),
+    ]);
 }
 
 #[test]
 fn a3_what_goes_upstream_is_re_encoded() {
     check(&[
-        post(
+        widget(
             " { \"spec\" : { \"b\" : 1 , \"a\" : [ 1.0 , 0 , 1e2, 0.5 , 1.10 ] } , \"metadata\" : { \"name\" : \"x\" } }\n",
-            r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"x"},"spec":{"a":[1.0,0,100.0,0.5,1.1],"b":1}}"#,
+            r#"{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"x"},"spec":{"a":[1.0,0,100.0,0.5,1.1],"b":1}}"#,
         ),
-        post(
-            r#"{"\u006bind":"Pod","metadata":{"name":"x","annotations":{"a":"\u0041\ud83d\ude00\/\u0001\n<"}}}"#,
-            "{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{\"annotations\":{\"a\":\"A😀/\\u0001\\n<\"},\"name\":\"x\"}}",
+        widget(
+            r#"{"\u006bind":"Widget","metadata":{"name":"x","annotations":{"a":"\u0041\ud83d\ude00\/\u0001\n<"}}}"#,
+            "{\"apiVersion\":\"example.com/v1\",\"kind\":\"Widget\",\"metadata\":{\"annotations\":{\"a\":\"A😀/\\u0001\\n<\"},\"name\":\"x\"}}",
         ),
-        post(
+        widget(
             r#"{"metadata":{"name":"x"},"spec":{"big":9223372036854775807,"small":-9223372036854775808}}"#,
-            r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"x"},"spec":{"big":9223372036854775807,"small":-9223372036854775808}}"#,
+            r#"{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"x"},"spec":{"big":9223372036854775807,"small":-9223372036854775808}}"#,
         ),
         ("PATCH", POD, MERGE, b"{}", "{}"),
         (
@@ -151,22 +161,25 @@ fn a3_limits_hold() {
     let nested = |depth: usize| {
         format!(r#"{{"metadata":{{"name":"a"}},"x":{}{}}}"#, "[".repeat(depth), "]".repeat(depth))
     };
-    assert_eq!(summary(&read("POST", PODS, &headers(JSON), nested(150).as_bytes())), "400 A3");
-    assert!(read("POST", PODS, &headers(JSON), nested(90).as_bytes()).is_ok());
+    assert_eq!(summary(&read("POST", WIDGETS, &headers(JSON), nested(150).as_bytes())), "400 A3");
+    assert!(read("POST", WIDGETS, &headers(JSON), nested(90).as_bytes()).is_ok());
     let many = format!(r#"{{"metadata":{{"name":"a"}},"x":[{}1]}}"#, "1,".repeat(250_000));
-    assert_eq!(summary(&read("POST", PODS, &headers(JSON), many.as_bytes())), "400 A3");
+    assert_eq!(summary(&read("POST", WIDGETS, &headers(JSON), many.as_bytes())), "400 A3");
     let fill = |size: usize| {
         let frame = br#"{"metadata":{"name":"a"},"x":""}"#.len();
         format!(r#"{{"metadata":{{"name":"a"}},"x":"{}"}}"#, "a".repeat(size - frame))
     };
-    assert!(read("POST", PODS, &headers(JSON), fill(MAX_BODY).as_bytes()).is_ok());
-    assert_eq!(summary(&read("POST", PODS, &headers(JSON), fill(MAX_BODY + 1).as_bytes())), "413 A3");
+    assert!(read("POST", WIDGETS, &headers(JSON), fill(MAX_BODY).as_bytes()).is_ok());
+    assert_eq!(summary(&read("POST", WIDGETS, &headers(JSON), fill(MAX_BODY + 1).as_bytes())), "413 A3");
     let declared = facts::with(headers(JSON), "content-length", "3145729");
-    assert_eq!(summary(&read("POST", PODS, &declared, b"{}")), "413 A3");
+    assert_eq!(summary(&read("POST", WIDGETS, &declared, b"{}")), "413 A3");
     let operation = r#"{"op":"remove","path":"/a"}"#;
     let operations = |n: usize| format!("[{}]", vec![operation; n].join(","));
-    assert!(read("PATCH", POD, &headers(OPERATIONS), operations(10_000).as_bytes()).is_ok());
-    assert_eq!(summary(&read("PATCH", POD, &headers(OPERATIONS), operations(10_001).as_bytes())), "400 A3");
+    assert!(read("PATCH", WIDGET, &headers(OPERATIONS), operations(10_000).as_bytes()).is_ok());
+    assert_eq!(
+        summary(&read("PATCH", WIDGET, &headers(OPERATIONS), operations(10_001).as_bytes())),
+        "400 A3"
+    );
 }
 
 #[test]
@@ -315,38 +328,38 @@ fn b96_an_apply_and_an_update_of_some_kinds_may_create_unless_a_uid_forbids_it()
 #[test]
 fn a3_json_patches_keep_only_what_they_use() {
     check(&[
-        ("PATCH", POD, OPERATIONS, b"[]", "[]"),
+        ("PATCH", WIDGET, OPERATIONS, b"[]", "[]"),
         (
             "PATCH",
-            POD,
+            WIDGET,
             OPERATIONS,
             br#"[{"path":"/a","op":"remove","value":1}]"#,
             r#"[{"op":"remove","path":"/a"}]"#,
         ),
         (
             "PATCH",
-            POD,
+            WIDGET,
             OPERATIONS,
             br#"[{"op":"add","path":"/a","value":null}]"#,
             r#"[{"op":"add","path":"/a","value":null}]"#,
         ),
         (
             "PATCH",
-            POD,
+            WIDGET,
             OPERATIONS,
             br#"[{"op":"copy","from":"/a","path":"/b"}]"#,
             r#"[{"from":"/a","op":"copy","path":"/b"}]"#,
         ),
-        ("PATCH", POD, OPERATIONS, br#"[{"op":"add","path":"/a"}]"#, "400 A3"),
-        ("PATCH", POD, OPERATIONS, br#"[{"op":"Add","path":"/a","value":1}]"#, "400 A3"),
-        ("PATCH", POD, OPERATIONS, br#"[{"op":"merge","path":"/a","value":1}]"#, "400 A3"),
-        ("PATCH", POD, OPERATIONS, br#"[{"op":"move","path":"/a"}]"#, "400 A3"),
-        ("PATCH", POD, OPERATIONS, br#"[{"op":"add","path":"a","value":1}]"#, "400 A3"),
-        ("PATCH", POD, OPERATIONS, br#"[{"op":"add","path":"/a","value":1,"Path":"/b"}]"#, "400 A3"),
-        ("PATCH", POD, OPERATIONS, br#"[{"op":"add","path":["a"],"value":1}]"#, "400 A3"),
-        ("PATCH", POD, OPERATIONS, b"[1]", "400 A3"),
-        ("PATCH", POD, OPERATIONS, b"{}", "400 A3"),
-        ("PATCH", POD, OPERATIONS, br#"[{"op":"add","op":"remove","path":"/a"}]"#, "400 A3"),
+        ("PATCH", WIDGET, OPERATIONS, br#"[{"op":"add","path":"/a"}]"#, "400 A3"),
+        ("PATCH", WIDGET, OPERATIONS, br#"[{"op":"Add","path":"/a","value":1}]"#, "400 A3"),
+        ("PATCH", WIDGET, OPERATIONS, br#"[{"op":"merge","path":"/a","value":1}]"#, "400 A3"),
+        ("PATCH", WIDGET, OPERATIONS, br#"[{"op":"move","path":"/a"}]"#, "400 A3"),
+        ("PATCH", WIDGET, OPERATIONS, br#"[{"op":"add","path":"a","value":1}]"#, "400 A3"),
+        ("PATCH", WIDGET, OPERATIONS, br#"[{"op":"add","path":"/a","value":1,"Path":"/b"}]"#, "400 A3"),
+        ("PATCH", WIDGET, OPERATIONS, br#"[{"op":"add","path":["a"],"value":1}]"#, "400 A3"),
+        ("PATCH", WIDGET, OPERATIONS, b"[1]", "400 A3"),
+        ("PATCH", WIDGET, OPERATIONS, b"{}", "400 A3"),
+        ("PATCH", WIDGET, OPERATIONS, br#"[{"op":"add","op":"remove","path":"/a"}]"#, "400 A3"),
     ]);
 }
 
@@ -430,15 +443,113 @@ fn a1_a_token_request_is_never_a_dry_run() {
 
 #[test]
 fn a3_refused_protobuf_says_the_way_out() {
-    let body = b"k8s\0\n\x0c\n\x02v1\x12\x06Secret\x12\x00\x1a\x00\"\x00";
+    let body = b"k8s\0\n\x0c\n\x02v1\x12\x06Gadget\x12\x00\x1a\x00\"\x00";
     let protobuf = headers("application/vnd.kubernetes.protobuf");
     let refusal = read("POST", "/api/v1/namespaces/a/secrets", &protobuf, body).expect_err("refused");
     assert_eq!(refusal.code.as_u16(), 415);
-    assert!(refusal.message.contains("`Secret`"), "{refusal}");
-    assert!(refusal.next.expect("a way out").contains("--dry-run=client -o yaml"));
+    assert!(refusal.message.contains("`Gadget`"), "{refusal}");
+    assert!(refusal.next.expect("a way out").contains("send the object as JSON"));
     for broken in [&b""[..], b"k8s", b"k9s\0", b"k8s\0\xff\xff", b"k8s\0\x0a\x7f"] {
         let read = read("POST", "/api/v1/namespaces/a/secrets", &protobuf, broken);
         assert_eq!(summary(&read), "400 A3", "{broken:?}");
+    }
+}
+
+#[test]
+fn b103_a_field_that_is_not_known_is_refused_by_its_path() {
+    let refused = |method: &str, target: &str, content_type: &str, body: &str| match read(
+        method,
+        target,
+        &headers(content_type),
+        body.as_bytes(),
+    ) {
+        Ok(_) => "read".to_owned(),
+        Err(refusal) if refusal.rule == "B103" => {
+            assert_eq!(refusal.code.as_u16(), 400);
+            assert!(refusal.next.is_some_and(|next| next.contains("newer gate")), "{refusal}");
+            refusal.message.split('`').nth(1).unwrap_or_default().to_owned()
+        }
+        Err(refusal) => refusal.to_string(),
+    };
+    let named = |rest: &str| format!(r#"{{"metadata":{{"name":"x"}},{rest}}}"#);
+    for (rest, path) in [
+        (r#""spec":{"hostNetwork":true}"#, "read"),
+        (r#""spec":{"newThing":true}"#, ".spec.newThing"),
+        (r#""spec":{"HostNetwork":true}"#, ".spec.HostNetwork"),
+        (
+            r#""spec":{"containers":[{"name":"a"},{"name":"b","privileged":true}]}"#,
+            ".spec.containers[1].privileged",
+        ),
+        (r#""spec":{"volumes":[{"name":"a","hostPath":{"path":"/"}}]}"#, "read"),
+        (r#""spec":{"volumes":[{"name":"a","volumeSource":{}}]}"#, ".spec.volumes[0].volumeSource"),
+        (r#""spec":{"containers":[{"resources":{"limits":{"any/thing":"1"}}}]}"#, "read"),
+        (r#""spec":{"nodeSelector":{"any":"thing"}}"#, "read"),
+        (r#""spec":{"containers":{"privileged":true}}"#, ".spec.containers.privileged"),
+        (r#""data":{"a":"b"}"#, ".data"),
+        (r#""spec":{"a b`\n":1}"#, ".spec['a b"),
+        (r#""extra":null"#, ".extra"),
+        (r#""spec":{"$patch":"replace"}"#, ".spec.$patch"),
+    ] {
+        assert_eq!(refused("POST", PODS, JSON, &named(rest)), path, "{rest}");
+        assert_eq!(refused("PUT", POD, JSON, &named(rest)), path, "{rest}");
+        assert_eq!(refused("PATCH", POD, MERGE, &named(rest)), path, "{rest}");
+        if !rest.contains("$patch") {
+            assert_eq!(refused("PATCH", POD, STRATEGIC, &named(rest)), path, "{rest}");
+        }
+    }
+    let applied = |rest: &str| format!(r#"{{"apiVersion":"v1","kind":"Pod",{rest}}}"#);
+    assert_eq!(refused("PATCH", POD, APPLY, &applied(r#""spec":{"newThing":1}"#)), ".spec.newThing");
+    assert_eq!(refused("PATCH", SCALE, MERGE, r#"{"spec":{"replicas":1}}"#), "read");
+    assert_eq!(refused("PATCH", SCALE, MERGE, r#"{"spec":{"paused":true}}"#), ".spec.paused");
+    assert_eq!(refused("PATCH", WIDGET, MERGE, r#"{"spec":{"anything":{"at":"all"}}}"#), "read");
+    for (body, path) in [
+        (r#"{"spec":{"containers":[{"name":"a","$patch":"delete"}]}}"#, "read"),
+        (r#"{"spec":{"$setElementOrder/containers":[{"name":"a"}],"$retainKeys":["containers"]}}"#, "read"),
+        (r#"{"metadata":{"$deleteFromPrimitiveList/finalizers":["a"]}}"#, "read"),
+        (r#"{"spec":{"$setElementOrder/newThings":[]}}"#, ".spec['$setElementOrder/newThings']"),
+        (r#"{"spec":{"$other/containers":[]}}"#, ".spec['$other/containers']"),
+    ] {
+        assert_eq!(refused("PATCH", POD, STRATEGIC, body), path, "{body}");
+    }
+}
+
+#[test]
+fn b103_a_json_patch_is_read_along_the_fields() {
+    let refused = |body: &str| {
+        let read = read("PATCH", POD, &headers(OPERATIONS), format!("[{body}]").as_bytes());
+        match read {
+            Ok(_) => "read".to_owned(),
+            Err(refusal) if refusal.rule == "B103" => {
+                refusal.message.split('`').nth(1).unwrap_or_default().to_owned()
+            }
+            Err(refusal) => refusal.to_string(),
+        }
+    };
+    for (body, path) in [
+        (r#"{"op":"replace","path":"/spec/containers/0/image","value":"a"}"#, "read"),
+        (r#"{"op":"add","path":"/metadata/labels/a~1b","value":"c"}"#, "read"),
+        (r#"{"op":"add","path":"/spec/containers/-","value":{"name":"a"}}"#, "read"),
+        (
+            r#"{"op":"add","path":"/spec/containers/-","value":{"name":"a","newThing":1}}"#,
+            "/spec/containers/-.newThing",
+        ),
+        (r#"{"op":"add","path":"/spec/newThing","value":1}"#, "/spec/newThing"),
+        (r#"{"op":"remove","path":"/spec/newThing"}"#, "/spec/newThing"),
+        (r#"{"op":"test","path":"/spec/newThing","value":1}"#, "/spec/newThing"),
+        (r#"{"op":"add","path":"/spec","value":{"newThing":1}}"#, "/spec.newThing"),
+        (r#"{"op":"replace","path":"","value":{"newThing":1}}"#, ".newThing"),
+        (r#"{"op":"add","path":"/spec/containers/0/image/x","value":1}"#, "/spec/containers/0/image/x"),
+        (r#"{"op":"copy","from":"/metadata/labels/a","path":"/metadata/annotations/b"}"#, "read"),
+        (r#"{"op":"move","from":"/spec/containers/0","path":"/spec/initContainers/0"}"#, "read"),
+        (r#"{"op":"move","from":"/spec/containers/0","path":"/spec/containers/1"}"#, "read"),
+        (
+            r#"{"op":"copy","from":"/metadata/annotations","path":"/spec/securityContext"}"#,
+            "/spec/securityContext",
+        ),
+        (r#"{"op":"copy","from":"/metadata/labels","path":"/metadata/labels/a"}"#, "/metadata/labels/a"),
+        (r#"{"op":"copy","from":"/spec/newThing","path":"/metadata/annotations/b"}"#, "/spec/newThing"),
+    ] {
+        assert_eq!(refused(body), path, "{body}");
     }
 }
 

@@ -112,7 +112,9 @@ fn a3_what_a_review_does_not_have_is_refused() {
         ("a cut message", access(field(1, &verb))[..40].to_vec()),
         ("no envelope", field(1, &verb)),
     ] {
-        assert_eq!(said(ACCESS, PROTOBUF, &body), Err("400 A3".to_owned()), "{what}");
+        let unknown = ["an unknown attribute", "a third part of the spec"].contains(&what);
+        let want = if unknown { "400 B103" } else { "400 A3" };
+        assert_eq!(said(ACCESS, PROTOBUF, &body), Err(want.to_owned()), "{what}");
     }
     for body in [
         json!({"spec": {"resourceAttributes": {"verb": "get", "fieldSelector": {}}}}),
@@ -166,7 +168,7 @@ struct Part {
 
 fn opened(bytes: &[u8]) -> (String, String, Vec<u8>) {
     let envelope = Envelope::open(bytes).expect("an envelope");
-    (envelope.api_version, envelope.kind, envelope.raw.to_vec())
+    (envelope.api_version.to_owned(), envelope.kind.to_owned(), envelope.raw.to_vec())
 }
 
 #[test]

@@ -29,9 +29,9 @@ pub enum BodyError {
     /// A3.
     #[error("YAML bodies are not read yet")]
     Yaml,
-    /// A3, B04.
-    #[error("protobuf bodies of kind `{0}` are not read yet, and what cannot be read is not forwarded")]
-    ProtobufKind(String),
+    /// B103.
+    #[error("the body has the field `{0}`, which this gate does not know")]
+    UnknownField(String),
     /// Appendix 4.
     #[error(transparent)]
     Json(#[from] JsonError),
@@ -80,13 +80,14 @@ impl Refused for BodyError {
     fn rule(&self) -> &'static str {
         match self {
             Self::Options(error) => error.rule(),
+            Self::Protobuf(error) => error.rule(),
+            Self::UnknownField(_) => "B103",
             Self::TooLarge
             | Self::Surplus
             | Self::Missing
             | Self::MediaType
             | Self::Cbor
             | Self::Yaml
-            | Self::ProtobufKind(_)
             | Self::Json(_)
             | Self::NotAnObject
             | Self::KeyCase
@@ -98,7 +99,6 @@ impl Refused for BodyError {
             | Self::Nameless
             | Self::PatchSize
             | Self::PatchOperation(_)
-            | Self::Protobuf(_)
             | Self::Review(_) => "A3",
         }
     }
@@ -106,9 +106,8 @@ impl Refused for BodyError {
     fn code(&self) -> StatusCode {
         match self {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::MediaType | Self::Cbor | Self::Yaml | Self::ProtobufKind(_) => {
-                StatusCode::UNSUPPORTED_MEDIA_TYPE
-            }
+            Self::MediaType | Self::Cbor | Self::Yaml => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Protobuf(error) => error.code(),
             Self::Surplus
             | Self::Missing
             | Self::Json(_)
@@ -123,16 +122,17 @@ impl Refused for BodyError {
             | Self::PatchSize
             | Self::PatchOperation(_)
             | Self::Options(_)
-            | Self::Protobuf(_)
+            | Self::UnknownField(_)
             | Self::Review(_) => StatusCode::BAD_REQUEST,
         }
     }
 
     fn next(&self) -> Option<&'static str> {
         match self {
-            Self::ProtobufKind(_) => Some(
-                "send the object as JSON: add --dry-run=client -o yaml to your kubectl create command and pipe it into \
-                 kubectl create -f -; in client-go set ContentType to application/json; for helm set HELM_DRIVER=configmap",
+            Self::Protobuf(error) => error.next(),
+            Self::UnknownField(_) => Some(
+                "check its spelling, upper and lower case too; if the API server is newer than this gate, leave the field \
+                 out or ask for a newer gate",
             ),
             Self::Yaml => {
                 Some("send JSON, as kubectl create -f, kubectl apply -f and kubectl apply --server-side do")
@@ -154,7 +154,6 @@ impl Refused for BodyError {
             | Self::PatchSize
             | Self::PatchOperation(_)
             | Self::Options(_)
-            | Self::Protobuf(_)
             | Self::Review(_) => None,
         }
     }
