@@ -1,12 +1,13 @@
 //! Stock kubectl, run as a person or an agent runs it.
 
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 
 use anyhow::Context;
 
-use crate::tools::Tools;
+use crate::tools::{Tools, tools};
 
 /// Which kubectl.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +16,35 @@ pub enum Version {
     New,
     /// 1.31; sends JSON.
     Old,
+    /// 1.29, the oldest that is tested.
+    V129,
+    /// 1.33, in between.
+    V133,
+}
+
+impl Version {
+    /// The oldest, one in between, and the newest: what is said of every text that an agent reads.
+    pub const READERS: [Version; 3] = [Version::V129, Version::V133, Version::New];
+
+    /// The program.
+    ///
+    /// # Errors
+    /// When it is missing and cannot be built.
+    pub fn program(self) -> anyhow::Result<&'static Path> {
+        static MORE: OnceLock<Result<[PathBuf; 2], String>> = OnceLock::new();
+        let more = || {
+            let more = MORE.get_or_init(|| {
+                tools(["kubectl-1.29", "kubectl-1.33"]).map_err(|error| format!("{error:#}"))
+            });
+            more.as_ref().map_err(|error| anyhow::anyhow!("{error}"))
+        };
+        Ok(match self {
+            Version::New => &Tools::get()?.kubectl,
+            Version::Old => &Tools::get()?.kubectl_old,
+            Version::V129 => &more()?[0],
+            Version::V133 => &more()?[1],
+        })
+    }
 }
 
 /// For `kubectl wait`: the deployment controller has written its annotation, the last change of a Deployment that nobody asked for. An
@@ -83,11 +113,7 @@ pub fn kubectl_stdin(
 /// # Errors
 /// When it cannot be started.
 pub fn kubectl_spawn(version: Version, kubeconfig: &Path, args: &[&str]) -> anyhow::Result<Child> {
-    let tools = Tools::get()?;
-    let program = match version {
-        Version::New => &tools.kubectl,
-        Version::Old => &tools.kubectl_old,
-    };
+    let program = version.program()?;
     let home = kubeconfig.with_extension("home");
     Command::new(program)
         .arg0("kubectl")

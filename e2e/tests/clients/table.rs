@@ -94,17 +94,8 @@ const NONE: &[(&[&str], &[&str])] = &[
     (&["kube-rs"], &["exec"]),
 ];
 
-const PROTOBUF: &str = "it sends protobuf, of which the gate reads ConfigMaps, delete options and questions about oneself so far: the \
-                        refusal says how to send JSON";
-
 /// What is red.
 pub const RED: &[Red] = &[
-    Red {
-        clients: &["kubectl-1.33", "kubectl-1.36", "client-go"],
-        deeds: &["create-deployment"],
-        said: "protobuf bodies of kind `Deployment`",
-        why: PROTOBUF,
-    },
     Red {
         clients: &["helm-secret"],
         deeds: &["install", "upgrade", "rollback", "uninstall"],

@@ -205,16 +205,3 @@ async fn access_and_explain_are_documents() -> anyhow::Result<()> {
     }
     Ok(())
 }
-
-#[tokio::test]
-async fn b04_a_protobuf_write_is_refused_with_the_way_out_and_the_way_works() -> anyhow::Result<()> {
-    let (_gate, agent) = court("proto").await?;
-    let create = ["create", "serviceaccount", "robot"];
-    let out = agent.kubectl(&create)?;
-    assert_eq!(out.code, 1, "{out:?}");
-    assert!(out.stderr.contains("--dry-run=client -o yaml"), "{out:?}");
-    let yaml = agent.kubectl(&[&create[..], &["--dry-run=client", "-o", "yaml"]].concat())?.success()?;
-    let created = agent.kubectl_with(Version::New, 0, &["create", "-f", "-"], &yaml)?;
-    assert!(created.success()?.contains("serviceaccount/robot created"));
-    Ok(())
-}
