@@ -11,7 +11,7 @@ use crate::json;
 
 /// Reads a message.
 pub(super) fn message(id: MessageId, bytes: &[u8]) -> Result<Map<String, Value>, ProtobufError> {
-    Decoder { values: 0 }.message(id, bytes, 0)
+    Decoder { values: 4 }.message(id, bytes, 0)
 }
 
 /// Where a value stands, for what is said about it.
@@ -40,7 +40,9 @@ impl Spot {
     }
 }
 
+/// Reads within the limits of the JSON that comes out: what it makes is read again.
 pub(super) struct Decoder {
+    /// Each value, and the list or map that it may have opened.
     values: usize,
 }
 
@@ -56,9 +58,7 @@ impl Decoder {
         mut bytes: &[u8],
         depth: usize,
     ) -> Result<Map<String, Value>, ProtobufError> {
-        if depth > json::MAX_DEPTH {
-            return Err(ProtobufError::TooDeep);
-        }
+        too_deep(depth + 2)?;
         let message = SCHEMA.message(id).ok_or(ProtobufError::Wire)?;
         let (mut object, mut seen) = (Map::new(), 0_u128);
         while let Some((number, wire)) = wire::next(&mut bytes)? {
@@ -133,7 +133,7 @@ impl Decoder {
         spot: Spot,
         depth: usize,
     ) -> Result<Value, ProtobufError> {
-        self.count(1)?;
+        self.count(2)?;
         let number = || match wire {
             // Two's complement is how the format writes negative numbers.
             Wire::Varint(number) => Ok(number.cast_signed()),
@@ -154,8 +154,8 @@ impl Decoder {
             Type::MicroTime => special::time(bytes()?, true, spot)?,
             Type::Quantity => special::quantity(bytes()?, spot)?,
             Type::IntOrString => special::int_or_string(bytes()?, spot)?,
-            Type::Json => self.json(bytes()?, spot)?,
-            Type::Texts => special::texts(bytes()?, spot)?,
+            Type::Json => self.json(bytes()?, spot, depth)?,
+            Type::Texts => self.counted(special::texts(bytes()?, spot)?, depth)?,
             Type::SchemaOrBool => self.schema_or_bool(bytes()?, spot, depth)?,
             Type::SchemaOrArray => self.schema_or_array(bytes()?, spot, depth)?,
             Type::SchemaOrTexts => self.schema_or_texts(bytes()?, spot, depth)?,
@@ -164,11 +164,16 @@ impl Decoder {
     }
 
     /// `{raw}`: JSON text, and nothing else (a nested protobuf message or CBOR is refused).
-    fn json(&mut self, bytes: &[u8], spot: Spot) -> Result<Value, ProtobufError> {
+    fn json(&mut self, bytes: &[u8], spot: Spot, depth: usize) -> Result<Value, ProtobufError> {
         let [raw] = wire::strings(bytes, spot.message)?;
         let Some(raw) = raw.filter(|raw| !raw.is_empty()) else { return Ok(Value::Null) };
-        let value = spot.json(raw)?;
-        self.count(values(&value))?;
+        self.counted(spot.json(raw)?, depth)
+    }
+
+    fn counted(&mut self, value: Value, depth: usize) -> Result<Value, ProtobufError> {
+        let (values, height) = size(&value);
+        self.count(values)?;
+        too_deep(depth + 1 + height)?;
         Ok(value)
     }
 
@@ -262,10 +267,19 @@ fn double(wire: Wire<'_>, spot: Spot) -> Result<Value, ProtobufError> {
     Number::from_f64(number).map(Value::Number).ok_or(spot.bad())
 }
 
-fn values(value: &Value) -> usize {
+const fn too_deep(depth: usize) -> Result<(), ProtobufError> {
+    if depth > json::MAX_DEPTH { Err(ProtobufError::TooDeep) } else { Ok(()) }
+}
+
+/// How many values there are, and how far they nest.
+fn size(value: &Value) -> (usize, usize) {
+    let all = |(values, height): (usize, usize), inner: &Value| {
+        let (more, deep) = size(inner);
+        (values + more, height.max(deep + 1))
+    };
     match value {
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 1,
-        Value::Array(items) => items.iter().map(values).sum::<usize>() + 1,
-        Value::Object(map) => map.values().map(values).sum::<usize>() + 1,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => (1, 0),
+        Value::Array(items) => items.iter().fold((1, 0), all),
+        Value::Object(map) => map.values().fold((1, 0), all),
     }
 }
