@@ -2,10 +2,9 @@ module sallyport.dev/parsing/oracle
 
 go 1.26.0
 
-require (
-	k8s.io/apimachinery v0.36.3
-	k8s.io/apiserver v0.36.3
-)
+require k8s.io/apimachinery v0.36.3
+
+require k8s.io/apiserver v0.36.3
 
 require (
 	github.com/beorn7/perks v1.0.1 // indirect

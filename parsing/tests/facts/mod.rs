@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use parsing::Refusal;
 use parsing::discovery::{Discovery, Kind, Resource, Subresource};
+use parsing::query::Query;
 use parsing::request::{self, Request};
 use policy::action::{Action, Scope};
 
@@ -74,8 +75,13 @@ pub fn summary(read: &Result<Request, Refusal>) -> String {
 
 /// What a request became, in one line.
 pub fn act(request: &Request) -> String {
-    let resource = match &request.action {
-        Action::NonResource { verb, path } => return suffixed(format!("{verb} {path}"), request),
+    line(&request.action, request.connect, &request.query)
+}
+
+/// An act in one line.
+pub fn line(action: &Action, connect: bool, query: &Query) -> String {
+    let resource = match action {
+        Action::NonResource { verb, path } => return suffixed(format!("{verb} {path}"), query),
         Action::Resource(resource) => resource,
     };
     let api = if resource.group.is_empty() {
@@ -90,13 +96,13 @@ pub fn act(request: &Request) -> String {
     };
     let name = resource.name.as_deref().unwrap_or_default();
     let dry = if resource.dry_run { " dry" } else { "" };
-    let connect = if request.connect { " connect" } else { "" };
+    let connect = if connect { " connect" } else { "" };
     let what = resource.qualified_resource();
-    suffixed(format!("{} {api} {what} {scope}/{name}{dry}{connect}", resource.verb), request)
+    suffixed(format!("{} {api} {what} {scope}/{name}{dry}{connect}", resource.verb), query)
 }
 
-fn suffixed(text: String, request: &Request) -> String {
-    let query = request.query.canonical();
+fn suffixed(text: String, query: &Query) -> String {
+    let query = query.canonical();
     if query.is_empty() { text } else { format!("{text} ?{query}") }
 }
 
