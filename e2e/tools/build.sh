@@ -8,7 +8,7 @@
 #   clients         kubectl, kubectl-old (1.31), kubectl-1.29, kubectl-1.33, helm
 #   S3              versitygw
 #   AWS             moto (STS and EKS), aws (the stock command); Python packages in one environment
-#   oracle          request-info: what the API server itself makes of a request line (parsing/oracle)
+#   oracle          api-reader: what the API server itself makes of a request line or a body (parsing/oracle)
 #   linters         cargo-deny, actionlint
 #
 # Order: KUBEBUILDER_ASSETS, if set and it holds the program (it never holds kubectl-old); the cache; else built once into the cache
@@ -42,7 +42,7 @@ plan() {
     kubectl-1.29 | kubectl-1.33) dir=$1 module=k8s.io/kubernetes package=$module/cmd/kubectl seconds=90 megabytes=54 ;;
     helm) dir=$1 module=helm.sh/helm/v3 package=$module/cmd/helm seconds=60 megabytes=60 ;;
     versitygw) dir=$1 module=github.com/versity/versitygw package=$module/cmd/versitygw seconds=60 megabytes=45 ;;
-    request-info) dir=../../parsing/oracle module=k8s.io/apiserver package=. seconds=40 megabytes=20 ;;
+    api-reader) dir=../../parsing/oracle module=k8s.io/apiserver package=. seconds=40 megabytes=20 ;;
     actionlint) dir=$1 module=github.com/rhysd/actionlint package=$module/cmd/actionlint seconds=20 megabytes=6 ;;
     *) die "unknown program \`$1\`" ;;
   esac
@@ -61,7 +61,7 @@ path() {
   plan "$name"
   case $name in
     kubectl-*) name=kubectl ;;
-    request-info) version+=-$(cat "$here/$dir"/{main.go,go.mod,go.sum} | sha256sum | cut -c1-10) ;; # a program of ours: of its own text, too
+    api-reader) version+=-$(cat "$here/$dir"/{main.go,go.mod,go.sum} | sha256sum | cut -c1-10) ;; # a program of ours: of its own text, too
   esac
   echo "$bin/$name-$version"
 }

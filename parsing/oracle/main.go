@@ -1,8 +1,13 @@
-// What kube-apiserver itself makes of a request line: reads `METHOD target` lines, writes one JSON object per line.
+// What kube-apiserver itself makes of what a client sends: reads lines, writes one JSON object for each.
+//
+//	api-reader targets   `METHOD target`
+//	api-reader json      a JSON body in base64
+//	api-reader yaml      a YAML body in base64
 package main
 
 import (
 	"bufio"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -13,6 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apiserver/pkg/endpoints/request"
+	kjson "sigs.k8s.io/json"
+	"sigs.k8s.io/yaml"
 )
 
 type reading struct {
@@ -71,18 +78,50 @@ func resolve(factory *request.RequestInfoFactory, line string) reading {
 	return out
 }
 
+type body struct {
+	Error string          `json:",omitempty"`
+	Json  json.RawMessage `json:",omitempty"`
+}
+
+func readBody(line string, isYaml bool) body {
+	text, err := base64.StdEncoding.DecodeString(line)
+	if err == nil && isYaml {
+		text, err = yaml.YAMLToJSON(text)
+	}
+	var value any
+	if err == nil {
+		err = kjson.UnmarshalCaseSensitivePreserveInts(text, &value)
+	}
+	if err == nil {
+		text, err = json.Marshal(value)
+	}
+	if err != nil {
+		return body{Error: err.Error()}
+	}
+	return body{Json: text}
+}
+
 func main() {
 	factory := &request.RequestInfoFactory{
 		APIPrefixes:          sets.NewString("api", "apis"),
 		GrouplessAPIPrefixes: sets.NewString("api"),
 	}
+	readers := map[string]func(line string) any{
+		"targets": func(line string) any { return resolve(factory, line) },
+		"json":    func(line string) any { return readBody(line, false) },
+		"yaml":    func(line string) any { return readBody(line, true) },
+	}
+	if len(os.Args) != 2 || readers[os.Args[1]] == nil {
+		fmt.Fprintln(os.Stderr, "usage: api-reader targets|json|yaml < lines")
+		os.Exit(2)
+	}
 	lines := bufio.NewScanner(os.Stdin)
-	lines.Buffer(nil, 1<<20)
+	lines.Buffer(nil, 8<<20)
 	buffered := bufio.NewWriterSize(os.Stdout, 1<<20)
 	out := json.NewEncoder(buffered)
 	out.SetEscapeHTML(false)
 	for lines.Scan() {
-		if err := out.Encode(resolve(factory, lines.Text())); err != nil {
+		if err := out.Encode(readers[os.Args[1]](lines.Text())); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

@@ -11,6 +11,7 @@ use crate::protobuf::{self, Envelope};
 use crate::query::Query;
 use crate::review::{Review, ReviewKind};
 use crate::target::{Method, ResourcePath};
+use crate::yaml;
 
 mod error;
 
@@ -92,6 +93,7 @@ pub(crate) fn read(
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Media {
     Json,
+    Yaml,
     JsonPatch,
     MergePatch,
     StrategicPatch,
@@ -114,7 +116,7 @@ fn media(content_type: Option<&str>) -> Result<Media, BodyError> {
         "application/apply-patch+yaml" => Ok(Media::ApplyPatch),
         protobuf::MEDIA_TYPE => Ok(Media::Protobuf),
         "application/cbor" | "application/cbor-seq" | "application/apply-patch+cbor" => Err(BodyError::Cbor),
-        "application/yaml" => Err(BodyError::Yaml),
+        "application/yaml" => Ok(Media::Yaml),
         _ => Err(BodyError::MediaType),
     }
 }
@@ -134,6 +136,7 @@ fn read_options(
     let own = group_version(context.path);
     match media(content_type)? {
         Media::Json => Ok(DeleteOptions::from_json(json::read(bytes)?, &own)?),
+        Media::Yaml => Ok(DeleteOptions::from_json(yaml::read(bytes)?, &own)?),
         Media::Protobuf => {
             let envelope = Envelope::open(bytes)?;
             if envelope.kind != "DeleteOptions" {
@@ -158,6 +161,7 @@ fn read_object(context: &Context<'_>, content_type: Option<&str>, bytes: &[u8]) 
     };
     let object = match media(content_type)? {
         Media::Json => json::read(bytes)?,
+        Media::Yaml => yaml::read(bytes)?,
         Media::Protobuf => Envelope::open(bytes)?.object()?,
         Media::JsonPatch | Media::MergePatch | Media::StrategicPatch | Media::ApplyPatch => {
             return Err(BodyError::MediaType);
@@ -191,14 +195,10 @@ fn check_eviction(map: &mut Map<String, Value>, api_version: &str) -> Result<(),
 
 fn read_patch(context: &Context<'_>, content_type: Option<&str>, bytes: &[u8]) -> Result<Body, BodyError> {
     let media = media(content_type)?;
-    if media == Media::ApplyPatch && bytes.iter().find(|b| !b.is_ascii_whitespace()) != Some(&b'{') {
-        return Err(BodyError::Yaml);
-    }
     let patch = match media {
-        Media::Json | Media::Protobuf => return Err(BodyError::MediaType),
-        Media::JsonPatch | Media::MergePatch | Media::StrategicPatch | Media::ApplyPatch => {
-            json::read(bytes)?
-        }
+        Media::Json | Media::Yaml | Media::Protobuf => return Err(BodyError::MediaType),
+        Media::JsonPatch | Media::MergePatch | Media::StrategicPatch => json::read(bytes)?,
+        Media::ApplyPatch => yaml::read(bytes)?,
     };
     if media == Media::JsonPatch {
         let operations = read_operations(patch)?;
@@ -217,7 +217,9 @@ fn read_patch(context: &Context<'_>, content_type: Option<&str>, bytes: &[u8]) -
     Ok(match media {
         Media::MergePatch => Body::Merge(patch),
         Media::ApplyPatch => Body::Apply(patch),
-        Media::Json | Media::JsonPatch | Media::StrategicPatch | Media::Protobuf => Body::Strategic(patch),
+        Media::Json | Media::Yaml | Media::JsonPatch | Media::StrategicPatch | Media::Protobuf => {
+            Body::Strategic(patch)
+        }
     })
 }
 

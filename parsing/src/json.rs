@@ -335,6 +335,12 @@ fn write_into(value: &Value, out: &mut Vec<u8>) {
     }
 }
 
+/// Control characters, and what YAML 1.1 takes for the end of a line or does not take at all: the API server reads an apply
+/// patch as YAML, and would store a blank for U+0085.
+fn is_escaped(c: char) -> bool {
+    matches!(c, '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
+}
+
 fn write_string(text: &str, out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     out.push(b'"');
@@ -345,9 +351,10 @@ fn write_string(text: &str, out: &mut Vec<u8>) {
             '\n' => out.extend_from_slice(b"\\n"),
             '\r' => out.extend_from_slice(b"\\r"),
             '\t' => out.extend_from_slice(b"\\t"),
-            c if (c as u32) < 0x20 || c == '\u{7f}' => {
+            c if is_escaped(c) => {
                 let code = c as u32 as usize;
-                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', HEX[code >> 4], HEX[code & 15]]);
+                let digit = |shift: usize| HEX[code >> shift & 15];
+                out.extend_from_slice(&[b'\\', b'u', digit(12), digit(8), digit(4), digit(0)]);
             }
             c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
         }

@@ -20,5 +20,6 @@ pub mod request;
 pub mod review;
 pub mod selector;
 pub mod target;
+pub mod yaml;
 
 pub use refusal::{Refusal, Refused};

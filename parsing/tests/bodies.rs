@@ -198,7 +198,8 @@ fn a3_content_types_are_an_allow_list() {
         ("POST", PODS, "text/plain", named, "415 A3"),
         ("POST", PODS, "*/*", named, "415 A3"),
         ("POST", PODS, "application/json, application/yaml", named, "415 A3"),
-        ("POST", PODS, "application/yaml", named, "415 A3"),
+        ("POST", PODS, "application/yaml", named, read_as),
+        ("PUT", POD, "application/yaml", b"metadata: {name: x}", read_as),
         ("POST", PODS, "application/cbor", named, "415 A3"),
         ("POST", PODS, "application/cbor-seq", named, "415 A3"),
         ("POST", PODS, MERGE, named, "415 A3"),
@@ -207,12 +208,11 @@ fn a3_content_types_are_an_allow_list() {
         ("PATCH", POD, "", b"{}", "415 A3"),
         ("PATCH", POD, JSON, b"{}", "415 A3"),
         ("PATCH", POD, "application/apply-patch+cbor", b"{}", "415 A3"),
-        ("PATCH", POD, APPLY, b"apiVersion: v1\nkind: Pod\n", "415 A3"),
-        ("PATCH", POD, APPLY, b"--- {}", "415 A3"),
-        ("PATCH", POD, APPLY, b"&a {}", "415 A3"),
+        ("PATCH", POD, APPLY, b"apiVersion: v1\nkind: Pod\n", r#"{"apiVersion":"v1","kind":"Pod"}"#),
+        ("PATCH", POD, "application/yaml", b"{}", "415 A3"),
         ("PATCH", POD, "application/vnd.kubernetes.protobuf", b"k8s\0", "415 A3"),
         ("DELETE", POD, MERGE, b"{}", "415 A3"),
-        ("DELETE", POD, "application/yaml", b"dryRun: [All]", "415 A3"),
+        ("DELETE", POD, "application/yaml", b"dryRun: [All]", r#"{"dryRun":["All"]}"#),
     ]);
 }
 

@@ -3,8 +3,11 @@
 
 #[path = "oracle/corpus.rs"]
 mod corpus;
+#[path = "oracle/dice.rs"]
+mod dice;
 mod facts;
 #[path = "oracle/server.rs"]
+#[allow(dead_code, reason = "each test binary uses its part")]
 mod server;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -174,7 +177,8 @@ fn agree(lines: &[Line]) -> (BTreeMap<String, usize>, BTreeMap<&'static str, usi
         Err(_) => line.clone(),
     });
     let asked: Vec<Line> = lines.iter().cloned().chain(rebuilt).collect();
-    let answers = server::ask(&asked);
+    let asked: Vec<String> = asked.iter().map(|(method, target)| format!("{method} {target}")).collect();
+    let answers: Vec<Reading> = server::ask("targets", &asked);
     let (client, sent) = answers.split_at(lines.len());
     let (mut accepted, mut refused, mut failures) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
     for (((line, head), client), sent) in lines.iter().zip(&heads).zip(client).zip(sent) {

@@ -7,6 +7,7 @@ use crate::options::OptionsError;
 use crate::protobuf::ProtobufError;
 use crate::refusal::Refused;
 use crate::review::ReviewError;
+use crate::yaml::YamlError;
 
 /// Why a body is not read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,9 +27,9 @@ pub enum BodyError {
     /// A3.
     #[error("CBOR bodies are not read")]
     Cbor,
-    /// A3.
-    #[error("YAML bodies are not read yet")]
-    Yaml,
+    /// A3, appendix 4.
+    #[error(transparent)]
+    Yaml(#[from] YamlError),
     /// B103.
     #[error("the body has the field `{0}`, which this gate does not know")]
     UnknownField(String),
@@ -87,7 +88,7 @@ impl Refused for BodyError {
             | Self::Missing
             | Self::MediaType
             | Self::Cbor
-            | Self::Yaml
+            | Self::Yaml(_)
             | Self::Json(_)
             | Self::NotAnObject
             | Self::KeyCase
@@ -106,10 +107,11 @@ impl Refused for BodyError {
     fn code(&self) -> StatusCode {
         match self {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::MediaType | Self::Cbor | Self::Yaml => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::MediaType | Self::Cbor => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Protobuf(error) => error.code(),
             Self::Surplus
             | Self::Missing
+            | Self::Yaml(_)
             | Self::Json(_)
             | Self::NotAnObject
             | Self::KeyCase
@@ -134,7 +136,7 @@ impl Refused for BodyError {
                 "check its spelling, upper and lower case too; if the API server is newer than this gate, leave the field \
                  out or ask for a newer gate",
             ),
-            Self::Yaml => {
+            Self::Yaml(_) => {
                 Some("send JSON, as kubectl create -f, kubectl apply -f and kubectl apply --server-side do")
             }
             Self::Cbor => Some("send JSON"),

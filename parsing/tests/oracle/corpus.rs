@@ -5,30 +5,10 @@ use std::collections::BTreeSet;
 
 use parsing::discovery::Discovery;
 
+use crate::dice::Dice;
+
 /// One request line.
 pub type Line = (String, String);
-
-/// `SplitMix64` (Steele, Lea, Flood 2014): enough to choose by, and the same everywhere.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let sides = sides as u64;
-        usize::try_from((z ^ (z >> 31)) % sides).expect("below `sides`")
-    }
-
-    fn one<'a, T: ?Sized>(&mut self, of: &[&'a T]) -> &'a T {
-        of[self.roll(of.len())]
-    }
-
-    fn percent(&mut self, chance: usize) -> bool {
-        self.roll(100) < chance
-    }
-}
 
 const METHODS: [&str; 10] = ["GET", "GET", "GET", "GET", "GET", "POST", "PUT", "PATCH", "DELETE", "DELETE"];
 const ODD_METHODS: [&str; 6] = ["HEAD", "OPTIONS", "TRACE", "get", "Delete", "QUERY"];
@@ -216,7 +196,7 @@ const BYTES: [&str; 22] = [
 
 /// `count` different lines.
 pub fn generate(discovery: &Discovery, seed: u64, count: usize) -> Vec<Line> {
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new(seed);
     let (mut seen, mut lines) = (BTreeSet::new(), Vec::with_capacity(count));
     while lines.len() < count {
         let line = line(discovery, &mut dice);

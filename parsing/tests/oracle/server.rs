@@ -1,4 +1,4 @@
-//! The API server's own resolver as a program: built once from pinned modules, asked by lines.
+//! The API server's own readers as a program: built once from pinned modules, asked by lines.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use serde::Deserialize;
-
-use crate::corpus::Line;
+use serde::de::DeserializeOwned;
 
 /// What the API server makes of a request line.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -30,34 +29,39 @@ pub struct Reading {
     pub labels: Option<BTreeSet<String>>,
 }
 
-/// Asks the resolver about all lines, in one process.
-pub fn ask(lines: &[Line]) -> Vec<Reading> {
-    let program = program();
-    let mut child = Command::new(&program)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the resolver");
+/// What the API server makes of a body.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields, default)]
+#[derive(Default)]
+pub struct Decoded {
+    /// Why it is none.
+    pub error: String,
+    pub json: serde_json::Value,
+}
+
+/// Asks one of the readers about all lines, in one process.
+pub fn ask<T: DeserializeOwned>(reader: &str, lines: &[String]) -> Vec<T> {
+    let mut command = Command::new(program());
+    let command = command.arg(reader).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("the reader");
     let mut stdin = child.stdin.take().expect("a pipe");
-    let text: String = lines.iter().map(|(method, target)| format!("{method} {target}\n")).collect();
+    let text = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
     let writer = std::thread::spawn(move || stdin.write_all(text.as_bytes()));
     let output = child.wait_with_output().expect("its answers");
     writer.join().expect("no panic").expect("written");
-    assert!(output.status.success(), "the resolver failed: {}", output.status);
+    assert!(output.status.success(), "the reader failed: {}", output.status);
     let answers = String::from_utf8(output.stdout).expect("JSON lines");
-    let readings: Vec<Reading> =
-        answers.lines().map(|line| serde_json::from_str(line).expect("a reading")).collect();
-    assert_eq!(readings.len(), lines.len(), "an answer for each line");
-    readings
+    let answers: Vec<T> =
+        answers.lines().map(|line| serde_json::from_str(line).expect("an answer")).collect();
+    assert_eq!(answers.len(), lines.len(), "an answer for each line");
+    answers
 }
 
 fn program() -> PathBuf {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../e2e/tools/build.sh");
     let output =
-        Command::new(script).arg("request-info").stderr(Stdio::inherit()).output().expect("build.sh runs");
-    assert!(output.status.success(), "the resolver was not built: {}", output.status);
+        Command::new(script).arg("api-reader").stderr(Stdio::inherit()).output().expect("build.sh runs");
+    assert!(output.status.success(), "the reader was not built: {}", output.status);
     let line = String::from_utf8(output.stdout).expect("text");
-    let path = line.trim().strip_prefix("request-info=").expect("its path");
-    PathBuf::from(path)
+    PathBuf::from(line.trim().strip_prefix("api-reader=").expect("its path"))
 }
