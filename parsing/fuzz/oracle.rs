@@ -2,10 +2,10 @@
 
 use std::sync::OnceLock;
 
-use http::{HeaderMap, HeaderValue, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use parsing::discovery::{Discovery, Kind, Resource, Subresource};
 use parsing::request::{self, Request};
-use parsing::{digest, json, query, target};
+use parsing::{digest, header, json, query, target};
 
 /// Method, a blank, raw target.
 pub fn target(input: &[u8]) {
@@ -22,7 +22,7 @@ pub fn target(input: &[u8]) {
     if let Ok(first) = query::read(raw_query, &read) {
         same_query(&first, &read);
     }
-    let _ = request::read(Version::HTTP_11, method, raw, &headers(""), discovery());
+    let _ = request::read(Version::HTTP_11, method, raw, &sent(""), discovery());
 }
 
 /// One byte that chooses a target, raw query.
@@ -63,6 +63,46 @@ pub fn body(input: &[u8]) {
     bound(first);
 }
 
+/// One byte that chooses a target and the protocol, then lines of `name: value`.
+pub fn headers(input: &[u8]) {
+    let Some((choice, lines)) = input.split_first() else { return };
+    let mut map = HeaderMap::new();
+    for line in lines.split(|byte| *byte == b'\n') {
+        let Some(colon) = line.iter().skip(1).position(|byte| *byte == b':').map(|at| at + 1) else {
+            continue;
+        };
+        let (name, value) =
+            (HeaderName::from_bytes(&line[..colon]), HeaderValue::from_bytes(&line[colon + 1..]));
+        if let (Ok(name), Ok(value)) = (name, value) {
+            map.append(name, value);
+        }
+    }
+    if let Ok(token) = header::bearer(&map) {
+        let text = token.expose();
+        assert!(
+            !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && b != b','),
+            "a token of {text:?}"
+        );
+        assert_eq!(map.get_all("authorization").iter().count(), 1);
+    }
+    let version = if choice & 0x80 == 0 { Version::HTTP_11 } else { Version::HTTP_2 };
+    let (method, path) = TARGETS[usize::from(choice & 0x7f) % TARGETS.len()];
+    let (target, _) = target::read(method, path.as_bytes()).expect("a target of ours");
+    let Ok(kept) = header::read(version, &map, &target) else { return };
+    let foreign =
+        |name: &str| name.contains('_') || name.starts_with("impersonate") || name.starts_with("x-remote");
+    assert!(!map.keys().any(|name| foreign(name.as_str())), "an identity of the client's own: {map:?}");
+    for name in ["authorization", "host", "content-type", "content-length", "transfer-encoding"] {
+        assert!(map.get_all(name).iter().count() <= 1, "`{name}` twice: {map:?}");
+    }
+    let stream = ["exec", "portforward"].iter().any(|sub| path.ends_with(sub));
+    assert!(kept.upgrade.is_none() || stream && version == Version::HTTP_11, "an upgrade of {path}");
+    assert!(!kept.subprotocols.iter().any(|one| one.to_ascii_lowercase().contains("bearer.authorization")));
+    assert!(kept.content_length.is_none() || !map.contains_key("transfer-encoding"));
+    let discovery = path.starts_with("/openapi");
+    assert!(kept.upstream().keys().all(|name| discovery && name == "if-none-match"), "{:?}", kept.upstream());
+}
+
 fn bound(mut request: Request) {
     let before = request.action.clone();
     let _ = request.require("0f6d2f0e", "42");
@@ -87,11 +127,11 @@ fn assert_safe(text: &str) {
 }
 
 fn write(method: &str, path: &str, content_type: &str, bytes: &[u8]) -> Result<Request, parsing::Refusal> {
-    let head = request::read(Version::HTTP_11, method, path.as_bytes(), &headers(content_type), discovery())?;
+    let head = request::read(Version::HTTP_11, method, path.as_bytes(), &sent(content_type), discovery())?;
     head.with_body(bytes)
 }
 
-fn headers(content_type: &str) -> HeaderMap {
+fn sent(content_type: &str) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert("host", HeaderValue::from_static("gate"));
     if !content_type.is_empty() {
@@ -118,7 +158,7 @@ const TARGETS: [(&str, &str); 12] = [
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// The order is part of the corpus: only append.
-pub const WRITES: [(&str, &str, &str); 14] = [
+pub const WRITES: [(&str, &str, &str); 17] = [
     ("POST", "/api/v1/namespaces/a/pods", "application/json"),
     ("PUT", "/api/v1/namespaces/a/pods/x", "application/json"),
     ("PATCH", "/api/v1/namespaces/a/pods/x", "application/merge-patch+json"),
@@ -133,6 +173,9 @@ pub const WRITES: [(&str, &str, &str); 14] = [
     ("POST", "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", PROTOBUF),
     ("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", PROTOBUF),
     ("DELETE", "/api/v1/namespaces/a/pods?dryRun=All", ""),
+    ("POST", "/api/v1/namespaces/a/pods", "application/yaml"),
+    ("DELETE", "/api/v1/namespaces/a/pods/x", "application/yaml"),
+    ("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", "application/yaml"),
 ];
 
 fn discovery() -> &'static Discovery {

@@ -27,3 +27,8 @@ fn h1_the_corpus_of_queries_holds() {
 fn h2_the_corpus_of_bodies_holds() {
     replay("body", 40, oracle::body);
 }
+
+#[test]
+fn b121_the_corpus_of_headers_holds() {
+    replay("headers", 20, oracle::headers);
+}
