@@ -6,7 +6,11 @@
     reason = "a test that cannot go on fails"
 )]
 
+mod discovery;
+mod frames;
+mod framing;
 mod server;
+mod wire;
 mod world;
 
 use std::time::Duration;

@@ -1,7 +1,9 @@
 //! An API server that says what it is told to say, and remembers exactly what reached it.
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -13,7 +15,8 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
 
 /// A request as it came.
 #[derive(Clone, Debug)]
@@ -46,10 +49,49 @@ pub enum Reply {
 
 type Script = Box<dyn Fn(&Seen) -> Reply + Send + Sync>;
 
+/// A socket whose incoming bytes are kept as they came.
+struct Kept {
+    socket: TcpStream,
+    inner: Arc<Inner>,
+}
+
+impl AsyncRead for Kept {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.socket).poll_read(cx, buf);
+        self.inner.raw.lock().unwrap().extend_from_slice(&buf.filled()[before..]);
+        polled
+    }
+}
+
+impl AsyncWrite for Kept {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
 struct Inner {
     seen: Mutex<Vec<Seen>>,
+    raw: Mutex<Vec<u8>>,
     script: Mutex<Script>,
     reviews_fail: Mutex<bool>,
+    groups: Mutex<Option<Reply>>,
 }
 
 /// The server. Cloning shares it.
@@ -63,16 +105,21 @@ impl Server {
     pub async fn start() -> Server {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let script: Script = Box::new(|_| Reply::Json(200, json!({})));
-        let inner =
-            Inner { seen: Mutex::default(), script: Mutex::new(script), reviews_fail: Mutex::new(false) };
+        let inner = Inner {
+            seen: Mutex::default(),
+            raw: Mutex::default(),
+            script: Mutex::new(script),
+            reviews_fail: Mutex::new(false),
+            groups: Mutex::default(),
+        };
         let server = Server { address: listener.local_addr().unwrap(), inner: Arc::new(inner) };
         let accepting = server.clone();
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 let server = accepting.clone();
                 tokio::spawn(async move {
+                    let io = TokioIo::new(Kept { socket, inner: Arc::clone(&server.inner) });
                     let service = service_fn(move |request| server.clone().serve(request));
-                    let io = TokioIo::new(socket);
                     let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).await;
                 });
             }
@@ -90,10 +137,32 @@ impl Server {
         *self.inner.reviews_fail.lock().unwrap() = true;
     }
 
+    /// What `/apis` answers from now on: the discovery of everything but the core group.
+    pub fn groups_are(&self, reply: Reply) {
+        *self.inner.groups.lock().unwrap() = Some(reply);
+    }
+
+    /// How often the gate itself asked for what is served.
+    pub fn discoveries(&self) -> usize {
+        let seen = self.inner.seen.lock().unwrap();
+        seen.iter().filter(|one| one.target == "/apis" && one.header("impersonate-user").is_empty()).count()
+    }
+
     /// What came on an agent's behalf.
     pub fn seen(&self) -> Vec<Seen> {
         let seen = self.inner.seen.lock().unwrap();
         seen.iter().filter(|one| !one.header("impersonate-user").is_empty()).cloned().collect()
+    }
+
+    /// Every byte that came, on whichever connection and on whosever behalf.
+    pub fn raw(&self) -> Vec<u8> {
+        self.inner.raw.lock().unwrap().clone()
+    }
+
+    /// Forgets what came so far.
+    pub fn forget(&self) {
+        self.inner.seen.lock().unwrap().clear();
+        self.inner.raw.lock().unwrap().clear();
     }
 
     async fn serve(
@@ -147,6 +216,9 @@ impl Server {
             });
         }
         let is_own = seen.header("impersonate-user").is_empty();
+        if let (true, "/apis", Some(reply)) = (is_own, &*seen.target, &*self.inner.groups.lock().unwrap()) {
+            return Some(reply.clone());
+        }
         let fixture = match (is_own, seen.target.as_str()) {
             (true, "/api") => include_str!("../../../parsing/tests/fixtures/discovery-core.json"),
             (true, "/apis") => include_str!("../../../parsing/tests/fixtures/discovery-groups.json"),
