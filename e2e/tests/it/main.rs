@@ -19,6 +19,7 @@ mod manifests;
 mod mask;
 mod operator;
 mod plugin;
+mod reading;
 mod record;
 mod recovery;
 mod relay;
