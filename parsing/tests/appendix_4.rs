@@ -52,14 +52,14 @@ const ROWS: &[(&str, &str, &str, &str)] = &[
     (
         "1.0, 1e0 for int",
         JSON,
-        r#"{"metadata":{"name":"a"},"spec":{"x":1e0}}"#,
-        r#""metadata":{"name":"a"},"spec":{"x":1.0}"#,
+        r#"{"metadata":{"name":"a"},"spec":{"terminationGracePeriodSeconds":1e0}}"#,
+        r#""metadata":{"name":"a"},"spec":{"terminationGracePeriodSeconds":1.0}"#,
     ),
     (
         "1.0, 1e0 for int",
         YAML,
-        "metadata: {name: a}\nspec: {x: 1.0}",
-        r#""metadata":{"name":"a"},"spec":{"x":1}"#,
+        "metadata: {name: a}\nspec: {terminationGracePeriodSeconds: 1.0}",
+        r#""metadata":{"name":"a"},"spec":{"terminationGracePeriodSeconds":1}"#,
     ),
     ("null body", JSON, "null", "400 A3"),
     ("null body", YAML, "~", "400 A3"),
