@@ -13,7 +13,7 @@ CLUSTER ?= node
 # How the programs in the images are compiled: release, or dev, which `make build` has compiled already
 PROFILE ?= release
 # Integration tests mostly wait for programs, so more of them run at once than there are cores
-TEST_THREADS ?= $(shell cores=$$(nproc); echo $$((cores > 4 ? cores : 4)))
+TEST_THREADS ?= $(shell cores=$$(nproc); echo $$((cores > 6 ? cores : 6)))
 
 help: ## this list
 	@awk -F ': .*## |:.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
