@@ -25,7 +25,7 @@ pub const IDENTITY: Owned = Owned {
         "policyCount",
         "policies",
     ],
-    conditions: &["Ready", "Accepted", "Programmed"],
+    conditions: &["Ready", "Accepted", "Programmed", "BypassDetected"],
 };
 
 /// The operator's part of an AccessPolicy's status.
@@ -68,6 +68,8 @@ pub struct IdentityFacts<'a> {
     pub endpoint: &'a str,
     /// ConfigMap with the kubeconfig, where it is published.
     pub kubeconfig: Option<&'a str>,
+    /// The ways past the gate, in words, if there are any.
+    pub bypass: Option<String>,
 }
 
 /// Puts the facts into words.
@@ -94,7 +96,10 @@ pub fn identity_wish(facts: &IdentityFacts<'_>) -> Wish {
     if let Some(name) = facts.kubeconfig {
         fields.insert("kubeconfigRef".to_owned(), json!({"name": name}));
     }
-    Wish { fields, said: vec![ready, accepted, programmed] }
+    let mut said = vec![ready, accepted, programmed];
+    // Only where it is true (GEP-1364).
+    said.extend(facts.bypass.clone().map(|message| Said::yes("BypassDetected", "RBACBinding", message)));
+    Wish { fields, said }
 }
 
 fn identity_ready(facts: &IdentityFacts<'_>, accepted: &Said, programmed: &Said) -> Said {
@@ -201,6 +206,7 @@ mod tests {
             suspended,
             endpoint: "https://gate",
             kubeconfig: None,
+            bypass: None,
         };
         let said = identity_wish(&facts).said.remove(0);
         (format!("{:?}", said.status), said.reason.to_owned())

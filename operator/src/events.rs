@@ -92,6 +92,7 @@ fn of_kind(kind: &str) -> ObjectReference {
 fn of_identity(turn: &Turn) -> Option<(EventType, &'static str, String)> {
     let note = turn.now.message.clone();
     match (turn.now.r#type.as_str(), turn.now.reason.as_str()) {
+        ("BypassDetected", _) => Some((EventType::Warning, "BypassDetected", note)),
         ("Accepted", "SubjectConflict") => Some((EventType::Warning, "SubjectConflict", note)),
         ("Ready", "TargetUnreachable") => Some((EventType::Warning, "TargetUnreachable", note)),
         ("Ready", "Suspended") => Some((EventType::Normal, "AgentSuspended", note)),

@@ -4,6 +4,7 @@ pub mod admin;
 pub mod admit;
 pub mod baseline;
 pub mod boundary;
+pub mod bypass;
 pub mod certificates;
 pub mod conditions;
 pub mod config;

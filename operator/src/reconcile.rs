@@ -17,6 +17,7 @@ use crate::baseline::{self, BaselineError};
 use crate::boundary::{self, BoundaryError};
 use crate::certificates::trust::{Bundles, Trust};
 use crate::conditions::{self, IDENTITY, IdentityFacts, POLICY, Reach};
+use crate::bypass::{self, Finder, Routes};
 use crate::config::Config;
 use crate::events::Events;
 use crate::index::{Key, World, key_of};
@@ -58,6 +59,7 @@ pub struct Reconciler {
     trust: Trust,
     wanted: tokio::sync::watch::Receiver<Option<Arc<Bundles>>>,
     fleet: Fleet,
+    bypass: Finder,
     baseline: baseline::Keeper,
     kubeconfigs: kubeconfig::Publisher,
     identities: StatusWriter,
@@ -78,6 +80,7 @@ impl Reconciler {
         Self {
             identities: StatusWriter::new(client.clone(), IDENTITY, metrics.clone()),
             policies: StatusWriter::new(client.clone(), POLICY, metrics.clone()),
+            bypass: Finder::new(client.clone(), watched.bindings.clone()),
             client,
             config,
             watched,
@@ -164,7 +167,11 @@ impl Reconciler {
         self.observe_fleet();
         let (wall, now) = (Timestamp::now(), Instant::now());
         let (published, outcome) = self.publish_kubeconfigs(world).await;
-        let wishes = self.identity_wishes(world, plan, &published, now);
+        let routes = self.bypass.find(&world.identities).await;
+        if let Some(routes) = &routes {
+            self.metrics.bypass(routes.iter().map(|(key, routes)| (format!("{}/{}", key.0, key.1), routes.len())));
+        }
+        let wishes = self.identity_wishes(world, plan, &published, routes.as_ref(), now);
         let identities = self.identities.write(wishes, wall).await;
         if let Ok(turns) = &identities {
             self.events.of_identities(turns).await;
@@ -203,6 +210,7 @@ impl Reconciler {
         world: &World,
         plan: &Plan,
         kubeconfigs: &HashSet<Key>,
+        routes: Option<&Routes>,
         now: Instant,
     ) -> Vec<(Target, Wish)> {
         let endpoint = self.config.proxy_url();
@@ -220,6 +228,10 @@ impl Reconciler {
                 suspended: identity.0.as_ref().is_ok_and(|identity| identity.spec.suspend),
                 endpoint: &endpoint,
                 kubeconfig: kubeconfig.as_deref(),
+                bypass: match routes {
+                    Some(routes) => routes.get(&key).map(|routes| bypass::message(routes)),
+                    None => said_before(identity, "BypassDetected"),
+                },
             };
             let status = identity.0.as_ref().ok().map(|identity| as_json(&identity.status));
             Some((Target::of(identity.as_ref(), status), conditions::identity_wish(&facts)))
@@ -246,6 +258,15 @@ impl Reconciler {
         };
         world.policies.iter().filter_map(wish).collect()
     }
+}
+
+/// The message of a condition that is True; it stays while nothing better is known.
+fn said_before(identity: &DeserializeGuard<AgentIdentity>, kind: &str) -> Option<String> {
+    let status = identity.0.as_ref().ok().and_then(|identity| identity.status.as_ref())?;
+    let is_it = |condition: &&crds::Condition| {
+        condition.r#type == kind && condition.status == ConditionStatus::True
+    };
+    status.conditions.iter().find(is_it).map(|condition| condition.message.clone())
 }
 
 fn reach(identity: &DeserializeGuard<AgentIdentity>) -> Reach {

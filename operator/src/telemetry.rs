@@ -1,6 +1,6 @@
 //! What the operator says of itself: JSON logs on stderr, and counters.
 
-use prometheus::{Gauge, GaugeVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{Gauge, GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 use tracing_subscriber::EnvFilter;
 
 /// Sends logs to stderr, one JSON object a line. `RUST_LOG` chooses what; the default is `info`.
@@ -28,6 +28,7 @@ pub struct Metrics {
     /// 1 while this replica reconciles.
     pub leading: Gauge,
     certificate_ends: GaugeVec,
+    bypass_routes: IntGaugeVec,
     /// SessionRecords by `deed`: `delete` (retention) or `lost` (told the end of a proxy that fell silent).
     pub records: IntCounterVec,
 }
@@ -60,17 +61,30 @@ impl Metrics {
                 Opts::new("sallyport_certificate_end_timestamp_seconds", "When a certificate ends."),
                 &["certificate"],
             )?,
+            bypass_routes: IntGaugeVec::new(
+                Opts::new("sallyport_bypass_routes", "Ways past the gate that RBAC leaves an agent."),
+                &["agent"],
+            )?,
             registry: registry.clone(),
         };
         registry.register(Box::new(metrics.shards.clone()))?;
         registry.register(Box::new(metrics.leading.clone()))?;
         registry.register(Box::new(metrics.certificate_ends.clone()))?;
+        registry.register(Box::new(metrics.bypass_routes.clone()))?;
         Ok(metrics)
     }
 
     /// Tells when a certificate ends.
     pub fn certificate_end(&self, certificate: &str, end: jiff::Timestamp) {
         self.certificate_ends.with_label_values(&[certificate]).set(end.as_second() as f64);
+    }
+
+    /// Tells how many ways past the gate each agent has; those that have none are not told of.
+    pub fn bypass(&self, routes: impl Iterator<Item = (String, usize)>) {
+        self.bypass_routes.reset();
+        for (agent, count) in routes {
+            self.bypass_routes.with_label_values(&[&agent]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 
     /// The text exposition format.

@@ -22,6 +22,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::bypass::Bindings;
 use crate::programmed::{History, Shards};
 
 /// What is watched. A kind of ours that an object does not decode as stays in its store with its metadata: one object
@@ -40,6 +41,8 @@ pub struct Watched {
     pub leases: Store<Lease>,
     /// The one ClusterRole that says whom the proxy may become.
     pub boundary: Store<ClusterRole>,
+    /// The bindings that may lead past the gate. Nothing waits for them.
+    pub bindings: Bindings,
     /// The bundles that went by.
     pub history: Arc<Mutex<History>>,
     /// Rings when an identity, a policy, a shard or the boundary changed.
@@ -58,6 +61,9 @@ impl Watched {
         let grants_changed = Arc::new(Notify::new());
         let history = Arc::new(Mutex::new(History::default()));
         let begin = Begin { stop, tasks };
+        let bindings = Bindings::default();
+        let following = bindings.clone().follow(client.clone(), config_changed.clone());
+        tasks.spawn(stop.clone().run_until_cancelled_owned(following));
         let config_only = [config_changed.clone()];
         let both = [config_changed.clone(), grants_changed.clone()];
         let every = watcher::Config::default();
@@ -90,6 +96,7 @@ impl Watched {
                 config_only,
                 |_| {},
             ),
+            bindings,
             history,
             config_changed,
             leases_changed,
@@ -180,7 +187,7 @@ async fn follow<K, const N: usize>(
 
 /// How long an interrupted watch waits: half a second, then twice as long each time, four seconds at most. A watch that is
 /// behind means conditions that are behind, so it is shorter than usual.
-struct Pace(Duration);
+pub(crate) struct Pace(Duration);
 
 impl Pace {
     const FIRST: Duration = Duration::from_millis(500);

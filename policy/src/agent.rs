@@ -207,6 +207,11 @@ impl PolicySet {
         });
     }
 
+    /// Every masking rule, for lists of what an agent does not see.
+    pub(crate) fn all_masks(&self) -> impl Iterator<Item = &CompiledMask> {
+        self.masks.iter().map(|mask| &**mask)
+    }
+
     /// Every rule, for lists of what an agent may do.
     pub(crate) fn all_rules(&self) -> impl Iterator<Item = (&CompiledPolicy, &CompiledRule)> {
         self.rules.iter().map(|(policy, rule)| (&**policy, &**rule))

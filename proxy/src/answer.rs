@@ -1,5 +1,6 @@
 //! A question to the gate itself becomes the gate's own answer: who am I, may I, what may I, and why.
 mod imagined;
+mod wait;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,20 +19,38 @@ use parsing::target::Path;
 use policy::action::Action;
 use policy::evaluate::{Facts, own_grants};
 use policy::explain;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::authenticate::Caller;
 use crate::decide::{DecideError, Decider};
+use crate::drain::Drain;
 use crate::forward::impersonation;
+use crate::grants::Grants;
+use crate::live::Live;
 use crate::mask::Masked;
 use crate::refuse::{Body, Reason, Refusal};
 use crate::request_id::RequestId;
 use crate::upstream::{Outgoing, Upstream};
 
+const OWN_GRANTS: &str = "served by the gate: your own grants only; create only a Window";
 const ANSWER_BODY: usize = 256 << 10;
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 const JSON: &str = "application/json";
+const MARKDOWN: &str = "text/markdown; charset=utf-8";
+/// What the gate answers itself, for `GET /sallyport/v1`.
+const INDEX: [(&str, &str); 4] = [
+    ("/sallyport/v1/instructions", "what you may do, in words for a system prompt"),
+    ("/sallyport/v1/access", "every rule about you: allowed, needsApproval, needsWindow, denied, limits, window"),
+    (
+        "/sallyport/v1/explain?verb=VERB&resource=RESOURCE.GROUP&namespace=NAMESPACE&name=NAME",
+        "what would be decided about one request, and by which rules; subresource=SUB or resource=RESOURCE/SUB, or path=/PATH",
+    ),
+    (
+        "/sallyport/v1/grants/GRANT/wait?timeoutSeconds=50",
+        "answers when one of your grants is decided, or after that time",
+    ),
+];
 
 /// What only the gate can answer.
 #[derive(Clone, Copy, Debug)]
@@ -46,8 +65,12 @@ pub enum Question<'a> {
     AccessDocument,
     /// `GET /sallyport/v1/explain`
     Explain(&'a Query),
-    /// Below `/sallyport/v1/`, promised for later.
-    NotYet(&'static str),
+    /// `GET /sallyport/v1/instructions`
+    Instructions,
+    /// `GET /sallyport/v1/grants/<name>/wait`
+    Wait(&'a str, &'a Query),
+    /// `GET /sallyport/v1`: what there is.
+    Index,
     /// Below `/sallyport/`, never heard of.
     Unknown,
 }
@@ -67,10 +90,9 @@ impl Question<'_> {
         match segments.as_slice() {
             ["sallyport", "v1", "access"] => Some(Question::AccessDocument),
             ["sallyport", "v1", "explain"] => Some(Question::Explain(&request.query)),
-            ["sallyport", "v1", "instructions"] => Some(Question::NotYet("/sallyport/v1/instructions")),
-            ["sallyport", "v1", "grants", _, "wait"] => {
-                Some(Question::NotYet("waiting for a grant through this path"))
-            }
+            ["sallyport", "v1", "instructions"] => Some(Question::Instructions),
+            &["sallyport", "v1", "grants", name, "wait"] => Some(Question::Wait(name, &request.query)),
+            ["sallyport", "v1"] => Some(Question::Index),
             ["sallyport", ..] => Some(Question::Unknown),
             _ => None,
         }
@@ -94,6 +116,12 @@ pub struct Asking<'a> {
     pub decider: &'a Decider,
     /// The way to the target, whose RBAC has a say too.
     pub upstream: &'a Upstream,
+    /// The agent's grants.
+    pub grants: &'a Grants,
+    /// Tells of every change.
+    pub live: &'a Live,
+    /// The replica's end, which nobody is kept waiting beyond.
+    pub drain: &'a Drain,
 }
 
 /// Answers a question.
@@ -115,16 +143,17 @@ pub async fn answer(asking: Asking<'_>, question: Question<'_>) -> Result<Masked
             let document = asking.with_facts(explain::access)?;
             asking.document(&document)
         }
-        Question::Explain(query) => asking.document(&asking.explain(query)?),
-        Question::NotYet(what) => Err(Refusal::new(
-            Reason::NotSupportedYet,
-            format!("sallyport/NotSupportedYet: {what} is not supported yet."),
-        )
-        .line("instead", "kubectl get --raw /sallyport/v1/access")),
-        Question::Unknown => Err(Refusal::new(
-            Reason::NotFound,
-            "sallyport/NotFound: the gate serves /sallyport/v1/access and /sallyport/v1/explain.",
-        )),
+        Question::Explain(query) => asking.document(&asking.explain(query).await?),
+        Question::Instructions => {
+            let text = asking.with_facts(explain::instructions)?;
+            Ok(Masked::made_here(StatusCode::OK, MARKDOWN, text, asking.id))
+        }
+        Question::Wait(name, query) => asking.document(&asking.wait(name, query).await?),
+        Question::Index => asking.document(&asking.index()),
+        Question::Unknown => {
+            let why = "sallyport/NotFound: the gate has no such path of its own.";
+            Err(Refusal::new(Reason::NotFound, why).line("instead", "kubectl get --raw /sallyport/v1"))
+        }
     }
 }
 
@@ -163,18 +192,19 @@ impl Asking<'_> {
             Err(why) => return Ok(no(why.to_string())),
         };
         if self.is_own_grant(&action)? {
-            let reason = "served by the gate: your own grants only; create only a Window".to_owned();
-            return Ok(AccessStatus { allowed: true, reason, ..AccessStatus::default() });
+            return Ok(AccessStatus { allowed: true, reason: OWN_GRANTS.to_owned(), ..AccessStatus::default() });
         }
         let said = explain::can_i(&self.decide(&action)?);
-        if !said.allowed {
+        if said.denied || said.never {
             return Ok(AccessStatus { denied: said.denied, ..no(said.reason) });
         }
         if let Some(why) = imagined::not_served(&action) {
             return Ok(AccessStatus { denied: true, ..no(why.to_owned()) });
         }
         Ok(match self.target_allows(asked).await {
-            Ok(true) => AccessStatus { allowed: true, reason: said.reason, ..AccessStatus::default() },
+            Ok(true) => AccessStatus { allowed: said.allowed, reason: said.reason, ..AccessStatus::default() },
+            Ok(false) if !said.allowed => no(explain::target_refuses_too(&said.reason, &self.caller.agent)),
+            Err(_) if !said.allowed => no(said.reason),
             Ok(false) => no(explain::target_refused(&self.caller.agent)),
             Err(error) => {
                 tracing::warn!(id = %self.id, error, "the target did not say whether its RBAC allows an act");
@@ -247,12 +277,47 @@ impl Asking<'_> {
         })
     }
 
-    fn explain(&self, query: &Query) -> Result<explain::ExplainDocument, Refusal> {
-        let action = imagined::from_query(query, self.discovery).map_err(|why| {
+    async fn explain(&self, query: &Query) -> Result<explain::ExplainDocument, Refusal> {
+        let asked = imagined::from_query(query);
+        let action = imagined::asked(&asked, self.discovery).map_err(|why| {
             let next = "kubectl get --raw '/sallyport/v1/explain?verb=delete&resource=deployments.apps&namespace=default&name=web'";
             Refusal::new(Reason::BadRequest, format!("sallyport/BadRequest: {why}.")).next(next)
         })?;
-        Ok(explain::explain(&self.decide(&Arc::new(action))?))
+        let action = Arc::new(action);
+        let decision = self.decide(&action)?;
+        let mut document = explain::explain(&decision);
+        if self.is_own_grant(&action)? {
+            (document.decision, document.authority) = ("Allowed", Some("BuiltIn"));
+            OWN_GRANTS.clone_into(&mut document.reason);
+            return Ok(document);
+        }
+        let said = explain::can_i(&decision);
+        if said.denied || said.never {
+            return Ok(document);
+        }
+        if let Some(why) = imagined::not_served(&action) {
+            (document.decision, document.authority) = (imagined::refused_as(&action).as_str(), None);
+            why.clone_into(&mut document.reason);
+            return Ok(document);
+        }
+        document.target_rbac = Some(match self.target_allows(&asked).await {
+            Ok(true) => "allows",
+            Ok(false) => "denies",
+            Err(error) => {
+                tracing::warn!(id = %self.id, error, "the target did not say whether its RBAC allows an act");
+                "unknown"
+            }
+        });
+        Ok(document)
+    }
+
+    fn index(&self) -> Value {
+        let path = |(path, what): (&str, &str)| json!({"path": path, "what": what});
+        json!({
+            "gate": format!("sallyport {}", env!("CARGO_PKG_VERSION")),
+            "agent": self.caller.key.to_string(),
+            "paths": INDEX.map(path),
+        })
     }
 
     fn document(&self, document: &impl serde::Serialize) -> Result<Masked<Response<Body>>, Refusal> {

@@ -6,6 +6,7 @@ pub mod answer;
 pub mod authenticate;
 pub mod config;
 pub mod decide;
+pub mod denials;
 pub mod discovery;
 pub mod drain;
 pub mod forward;

@@ -53,6 +53,8 @@ pub fn status(refusal: &Refusal, id: &RequestId) -> serde_json::Value {
 pub fn answer(refusal: &Refusal, id: &RequestId) -> Response<Body> {
     let mut response = Response::new(whole(status(refusal, id).to_string()));
     *response.status_mut() = code(refusal.reason);
+    let words = Words { message: refusal.message(id.as_str()), sentence: refusal.sentence.clone() };
+    response.extensions_mut().insert(words);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     common(headers, id);
@@ -63,6 +65,53 @@ pub fn answer(refusal: &Refusal, id: &RequestId) -> Response<Body> {
         headers.insert(header::ALLOW, HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE"));
     }
     response
+}
+
+/// The words of a refusal, beside its answer: for [`readable_raw`].
+#[derive(Clone)]
+struct Words {
+    message: String,
+    sentence: String,
+}
+
+/// Whether client libraries read the answers of this path raw, so that they lose a refusal's Status.
+pub fn is_read_raw(path: &str) -> bool {
+    let path = path.strip_suffix('/').unwrap_or(path);
+    matches!(path, "/api" | "/apis" | "/version" | "/openapi/v2" | "/openapi/v3")
+        || path.starts_with("/openapi/v3/")
+}
+
+/// A refusal on a path that is read raw, in the form that its reader shows. client-go prints of such an answer the body
+/// where it is plain text, and else `unknown`; where it has words of its own for the code, a warning tells ours. An agent
+/// with a cold cache would learn nothing otherwise: discovery is the first that it asks for.
+pub fn readable_raw(mut response: Response<Body>) -> Response<Body> {
+    let Some(Words { message, sentence }) = response.extensions_mut().remove::<Words>() else {
+        return response;
+    };
+    let shows_the_body = matches!(response.status(), StatusCode::FORBIDDEN | StatusCode::SERVICE_UNAVAILABLE);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    if !shows_the_body {
+        warn(headers, &sentence);
+    }
+    *response.body_mut() = whole(message);
+    response
+}
+
+/// Adds a warning, in visible ASCII.
+pub fn warn(headers: &mut HeaderMap, text: &str) {
+    let mut quoted = String::from("299 - \"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            ' '..='~' => quoted.push(c),
+            _ => quoted.push('?'),
+        }
+    }
+    quoted.push('"');
+    if let Ok(value) = HeaderValue::try_from(quoted) {
+        headers.append(header::WARNING, value);
+    }
 }
 
 /// What a write is told that the replica's end cuts off: it may have been sent (F04).
@@ -156,6 +205,33 @@ mod tests {
         let answer = answer(&Refusal::new(Reason::OutcomeUnknown, "x"), &RequestId::new());
         assert_eq!(answer.status(), StatusCode::BAD_GATEWAY);
         assert!(!answer.headers().contains_key(header::RETRY_AFTER));
+    }
+
+    #[test]
+    fn a_refusal_that_is_read_raw_is_text_and_a_lost_one_warns() {
+        let path = |path| is_read_raw(path);
+        assert!(["/api", "/apis/", "/version", "/openapi/v2", "/openapi/v3/api/v1"].into_iter().all(path));
+        assert!(!["/api/v1", "/apis/apps/v1", "/apiserver", "/sallyport/v1"].into_iter().any(path));
+        for (reason, warns) in [(Reason::AgentSuspended, false), (Reason::Unauthorized, true)] {
+            let id = RequestId::new();
+            let refusal = Refusal::new(reason, "no \"entry\"");
+            let answer = readable_raw(answer(&refusal, &id));
+            assert_eq!(answer.headers()[header::CONTENT_TYPE], "text/plain; charset=utf-8");
+            let warning = answer.headers().get(header::WARNING).map(|value| value.to_str().unwrap_or_default());
+            assert_eq!(warning, warns.then_some(r#"299 - "no \"entry\"""#));
+        }
+        let passed = Response::new(whole("{}"));
+        assert!(readable_raw(passed).headers().is_empty(), "what is not the gate's own stays as it is");
+    }
+
+    #[test]
+    fn a_refusal_without_words_of_its_own_says_what_to_do() {
+        for reason in ALL {
+            let message = Refusal::new(reason, "x").message("1");
+            let says = message.contains("\n  next:    ");
+            assert_eq!(says, reason.way_on().is_some(), "{message}");
+        }
+        assert!(!Refusal::new(Reason::BadGateway, "x").next("stop").message("1").contains("look at"));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::admin;
 use crate::authenticate::Authenticator;
 use crate::config::Config;
 use crate::decide::Decider;
+use crate::denials::Denials;
 use crate::discovery::DiscoveryCache;
 use crate::drain::Drain;
 use crate::grants::Grants;
@@ -134,6 +135,7 @@ fn gate(
         upstream,
         recorder,
         telemetry,
+        denials: Denials::new(client.clone(), &config.replica),
         drain,
         writes: TaskTracker::new(),
     })
@@ -178,6 +180,7 @@ fn ground(config: &Config, client: &kube::Client, gate: &Arc<Gate>) -> Vec<BoxFu
         Box::pin(watch_recorder(Arc::clone(gate))),
         Box::pin(watch_sessions(Arc::clone(gate))),
         Box::pin(watch_grants(Arc::clone(gate))),
+        Box::pin(gate.denials.clone().tell()),
     ]
 }
 

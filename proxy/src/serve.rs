@@ -26,6 +26,7 @@ use crate::accept::Session as Connection;
 use crate::answer::Question;
 use crate::authenticate::{Authenticator, Caller};
 use crate::decide::Decider;
+use crate::denials::Denials;
 use crate::discovery::DiscoveryCache;
 use crate::drain::Drain;
 use crate::grants::Grants;
@@ -71,6 +72,8 @@ pub struct Gate {
     pub streams: Streams,
     /// Metrics.
     pub telemetry: Telemetry,
+    /// Whom the gate refused, for Events.
+    pub denials: Denials,
     /// How far the replica's end has come.
     pub drain: Drain,
     /// Requests that go on when their client leaves (F30).
@@ -86,6 +89,7 @@ pub async fn serve(gate: Arc<Gate>, connection: Connection, request: Request<Inc
     let gone = CancellationToken::new();
     let _gone_when_dropped = gone.clone().drop_guard();
     let is_read = request.method() == Method::GET;
+    let is_read_raw = is_read && refuse::is_read_raw(request.uri().path());
     let (drain, writes) = (gate.drain.clone(), gate.writes.clone());
     let climb = Climb { gate, connection, id: id.clone(), gone, arrived: Instant::now() }.run(request);
     let climbed = if is_read {
@@ -103,10 +107,11 @@ pub async fn serve(gate: Arc<Gate>, connection: Connection, request: Request<Inc
             Err(_) => None,
         }
     };
-    climbed.unwrap_or_else(|| {
+    let answer = climbed.unwrap_or_else(|| {
         tracing::error!(%id, "a request panicked");
         refuse::answer(&Refusal::new(Reason::InternalError, "sallyport/InternalError: the gate failed."), &id)
-    })
+    });
+    if is_read_raw { refuse::readable_raw(answer) } else { answer }
 }
 
 /// One request on its way up.
@@ -232,6 +237,7 @@ impl Climb {
     async fn refused(&self, climber: &Climber, known: &Known, refusal: &Refusal) -> Response<Body> {
         let (reason, agent) = (refusal.reason.as_str(), climber.caller.key.to_string());
         self.gate.telemetry.request(&agent, "Refused", reason);
+        self.gate.denials.note(&climber.caller, refusal.reason);
         tracing::info!(id = %self.id, agent, reason, "refused");
         if refusal.reason == Reason::TooManyRequests {
             climber.session.count_refusal();

@@ -17,13 +17,15 @@ use crate::page::{Block, Page, docs};
 use crate::shell::Shell;
 
 /// The pages that are played, in the order of the book; on them nothing may go unplayed without saying why.
-const PLAYED: [&str; 7] = [
+const PLAYED: [&str; 9] = [
     "README.md",
     "docs/first-half-hour.md",
     "docs/identities.md",
     "docs/policies.md",
     "docs/approvals.md",
     "docs/refusals.md",
+    "docs/agents.md",
+    "docs/bypass.md",
     "docs/troubleshooting.md",
 ];
 const PROMPTS: [&str; 3] = ["agent$ ", "alice$ ", "admin$ "];

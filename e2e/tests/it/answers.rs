@@ -197,7 +197,6 @@ async fn access_and_explain_are_documents() -> anyhow::Result<()> {
         ("/sallyport/v1/explain?verb=delete", "(BadRequest)"),
         ("/sallyport/v1/explain?verb=delete&resource=gizmos", "(BadRequest)"),
         ("/sallyport/v1/explain?verb=delete&colour=red", "(BadRequest)"),
-        ("/sallyport/v1/instructions", "(NotSupportedYet)"),
         ("/sallyport/v2/access", "(NotFound)"),
     ] {
         let out = raw(target)?;

@@ -18,6 +18,7 @@ mod logs;
 mod manifests;
 mod mask;
 mod operator;
+mod past;
 mod plugin;
 mod reading;
 mod record;
@@ -27,6 +28,7 @@ mod reviews;
 mod spine;
 mod storage;
 mod window;
+mod words;
 
 use std::sync::OnceLock;
 

@@ -14,6 +14,8 @@ pub struct AccessAnswer {
     pub allowed: bool,
     /// Nothing can make it run.
     pub denied: bool,
+    /// No rule offers it, so that nobody can be asked for it either.
+    pub never: bool,
     /// kubectl prints it after `no - `.
     pub reason: String,
 }
@@ -58,7 +60,8 @@ pub fn can_i(decision: &Decision) -> AccessAnswer {
             (false, true, format!("{who} denies {}{}", deed(action), why.unwrap_or_default()))
         }
     };
-    AccessAnswer { allowed, denied, reason }
+    let never = matches!(decision.verdict(), Verdict::NotAllowed);
+    AccessAnswer { allowed, denied, never, reason }
 }
 
 /// Of a SelfSubjectRulesReview.

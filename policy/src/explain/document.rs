@@ -33,6 +33,9 @@ pub struct ExplainDocument {
     /// Namespaces that would be left out.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub excluded_namespaces: Vec<String>,
+    /// What Kubernetes RBAC on the target says to it: `allows`, `denies` or `unknown`; asked where policy does not refuse it.
+    #[serde(rename = "targetRBAC", skip_serializing_if = "Option::is_none")]
+    pub target_rbac: Option<&'static str>,
     /// How much is recorded.
     pub recording: Level,
     /// What policies in Audit mode would change.
@@ -96,6 +99,7 @@ pub fn explain(decision: &Decision) -> ExplainDocument {
             .iter()
             .map(|namespace| namespace.to_string())
             .collect(),
+        target_rbac: None,
         recording: obligations.level,
         would_have: decision.would_have().map(|would| WouldHaveWords {
             decision: token(&would.verdict),

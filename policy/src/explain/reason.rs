@@ -86,4 +86,39 @@ impl Reason {
             Reason::InternalError => "InternalError",
         }
     }
+
+    /// What to do next where the refusal itself does not say it; `None` where the sentence or the lines always do.
+    pub const fn way_on(self) -> Option<&'static str> {
+        match self {
+            Reason::PolicyDenied
+            | Reason::NotAllowed
+            | Reason::PolicyBroken
+            | Reason::ApprovalPending
+            | Reason::ApprovalDenied
+            | Reason::ApprovalExpired
+            | Reason::WindowRequired
+            | Reason::MaskedValueInWrite
+            | Reason::AgentSuspended
+            | Reason::TooManyPendingApprovals
+            | Reason::StreamDenied
+            | Reason::NotSupportedYet
+            | Reason::Unauthorized
+            | Reason::NotFound
+            | Reason::OutcomeUnknown => None,
+            Reason::BadRequest
+            | Reason::MethodNotAllowed
+            | Reason::RequestEntityTooLarge
+            | Reason::UnsupportedMediaType
+            | Reason::Forbidden => {
+                Some("change the request as the first line says; the same request gets the same answer.")
+            }
+            Reason::TooManyRequests => Some("send fewer requests: wait a second, then run the same command again."),
+            Reason::RecordingUnavailable | Reason::ServiceUnavailable => Some(
+                "run the same command again in a minute; if the answer stays the same, report it to the user.",
+            ),
+            Reason::BadGateway | Reason::InternalError => Some(
+                "look at the object before you run the command again; if the answer stays the same, report it to the user.",
+            ),
+        }
+    }
 }

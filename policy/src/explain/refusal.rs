@@ -108,11 +108,17 @@ impl Refusal {
         self.cause("sallyport.dev/Final", "", if is_final { "true" } else { "false" })
     }
 
+    /// The lines, and what to do next where none of them says it.
+    fn lines(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let says_it = self.lines.iter().any(|(key, _)| matches!(*key, "next" | "instead" | "final"));
+        let way_on = self.reason.way_on().filter(|_| !says_it).map(|way| ("next", way));
+        self.lines.iter().map(|(key, value)| (*key, value.as_str())).chain(way_on)
+    }
+
     /// The whole message as kubectl prints it after `Error from server (<Reason>): `.
     pub fn message(&self, request_id: &str) -> String {
         let mut text = self.sentence.clone();
-        let lines = self.lines.iter().map(|(key, value)| (*key, value.as_str()));
-        for (key, value) in lines.chain([("id", request_id)]) {
+        for (key, value) in self.lines().chain([("id", request_id)]) {
             for (at, line) in value.lines().enumerate() {
                 let label = if at == 0 { format!("{key}:") } else { String::new() };
                 text.push_str(&format!("\n  {label:<9}{line}"));

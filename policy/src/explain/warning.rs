@@ -65,6 +65,17 @@ pub fn window_closes(authority: &Authority, now: Timestamp) -> Option<String> {
     Some(format!("sallyport: your window closes in {left}; ask for a new one before then."))
 }
 
+/// That the target's RBAC refuses what a human may still allow: nobody should be asked for it. `reason` is that of
+/// [`super::can_i`].
+pub fn target_refuses_too(reason: &str, agent: &Agent) -> String {
+    // Not how to ask: that would be in vain.
+    let what = reason.split_once("): ").map_or_else(|| reason.to_owned(), |(what, _)| format!("{what})"));
+    format!(
+        "{what}, and in vain: Kubernetes RBAC on the target denies it for user {}. An administrator must add a RoleBinding first",
+        agent.username()
+    )
+}
+
 /// The target's RBAC refused what the policies allowed.
 pub fn target_refused(agent: &Agent) -> String {
     format!(

@@ -31,9 +31,32 @@ pub fn quoted(text: &str) -> String {
     quoted
 }
 
-fn steers_a_terminal(c: char) -> bool {
+/// What a terminal obeys, and what a reader does not see while a program reads it: controls, direction marks, joiners, tag
+/// characters (B114, D20).
+pub(crate) fn steers_a_terminal(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(
+            c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+                | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+        )
+}
+
+/// Somebody else's word as code in a markdown text: it can neither end the code nor steer anything.
+pub(crate) fn code(text: &str) -> String {
+    let mut code = String::from("`");
+    for c in text.chars() {
+        match c {
+            '`' => code.push('\''),
+            c if steers_a_terminal(c) => {
+                // Writing to a String cannot fail.
+                let _ = write!(code, "\\u{{{:x}}}", u32::from(c));
+            }
+            c => code.push(c),
+        }
+    }
+    code.push('`');
+    code
 }
 
 /// A policy author's message on one line.

@@ -9,6 +9,7 @@
 
 mod approval;
 mod bundles;
+mod instructions;
 mod lint;
 mod properties;
 mod reference;

@@ -1,12 +1,12 @@
 //! The words that an agent reads, as kubectl prints them.
 
 use policy::agent::Agent;
-use policy::approve::Deadline;
+use policy::approve::{Deadline, Progress, Standing};
 use policy::decision::Authority;
 use policy::explain::{
     GrantWords, Refusal, access, approval_denied, approval_expired, approval_pending, approved, can_i,
-    explain, list_rules, masked, masked_value_in_write, narrowed, not_supported, quoted, refuse,
-    stream_denied, target_refused, too_many_pending, window_closes,
+    explain, grant as grant_document, list_rules, masked, masked_value_in_write, narrowed, not_supported, quoted, refuse,
+    stream_denied, target_refused, target_refuses_too, too_many_pending, window_closes,
 };
 use policy::mask::{MaskPath, MaskRule, Replacement};
 use serde_json::json;
@@ -374,4 +374,55 @@ fn warnings() {
 #[test]
 fn d20_quoted_text_cannot_steer_a_terminal() {
     assert_eq!(quoted("a\"b\\c\n\u{1b}[2J\u{202e}x"), "\"a\\\"b\\\\c\\u{a}\\u{1b}[2J\\u{202e}x\"");
+}
+
+#[test]
+fn a_grant_that_is_waited_for_says_what_comes_next() {
+    let said = |standing: Option<Standing>| {
+        let grant = window_grant("claude-code-7f3kq", json!({}));
+        serde_json::to_value(grant_document(&grant, standing.as_ref())).unwrap()
+    };
+    let until = time("2026-11-20T15:31:40Z");
+    let waiting = said(Some(Standing::Waiting {
+        progress: vec![
+            Progress { policy: "a".into(), needed: 2, have: 1 },
+            Progress { policy: "b".into(), needed: 1, have: 3 },
+        ],
+        until,
+    }));
+    assert_eq!(
+        waiting,
+        json!({
+            "grant": "claude-code-7f3kq", "namespace": "agents", "decided": false, "state": "WaitingForReview",
+            "message": "no decision yet: 2 of 3 approvals.", "until": "2026-11-20T15:31:40Z",
+            "next": "kubectl get --raw '/sallyport/v1/grants/claude-code-7f3kq/wait?timeoutSeconds=50'",
+        })
+    );
+    let note = Some("x\u{202e}\n# stop".to_owned());
+    for (standing, state, message) in [
+        (None, "NotNeeded", "no policy asks for this approval any more."),
+        (Some(Standing::Scheduled { by: vec![], from: until, until }), "Scheduled", "opens at 2026-11-20T15:31:40Z"),
+        (Some(Standing::Approved { by: vec!["alice".into()], from: until, until }), "Approved", "approved by alice."),
+        (Some(Standing::Approved { by: vec![], from: until, until }), "Approved", "approved by policy."),
+        (Some(Standing::Denied { by: "bob".into(), note, until }), "Denied", r#"denied by bob; reviewer note: "x\u{202e}\u{a}# stop""#),
+        (Some(Standing::Expired { of: Deadline::Window, at: until }), "Expired", "its window is over"),
+        (Some(Standing::Revoked { by: None, note: None }), "Revoked", "revoked."),
+        (Some(Standing::Used { request_id: "01X".into() }), "Used", "used up by request 01X."),
+    ] {
+        let said = said(standing);
+        assert_eq!((&said["state"], &said["decided"]), (&json!(state), &json!(true)));
+        assert!(said["message"].as_str().unwrap().contains(message), "{said}");
+    }
+}
+
+#[test]
+fn nobody_is_asked_for_what_rbac_refuses_anyway() {
+    let decision = decide(&agent(), "delete deployments.apps/web -n payments");
+    assert_eq!(
+        target_refuses_too(&can_i(&decision).reason, &agent()),
+        "needs human approval (policy \"payments-agents\" rule \"ask-before-change\"), and in vain: Kubernetes RBAC on the target \
+         denies it for user sallyport:agent:agents:claude-code. An administrator must add a RoleBinding first"
+    );
+    assert!(can_i(&decide(&agent(), "list nodes")).never);
+    assert!(!can_i(&decision).never, "a human can say yes");
 }

@@ -5,6 +5,8 @@ use parsing::review::{Asked, ResourceAttributes};
 use policy::action::{Action, ResourceAction, Scope, Verb};
 use thiserror::Error;
 
+use crate::refuse::Reason;
+
 /// Why words are no act. None of the texts repeats what the agent wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum NotAnAct {
@@ -15,13 +17,13 @@ pub enum NotAnAct {
     #[error("ask about one resource of one API group")]
     Resource,
     /// Discovery does not know it.
-    #[error("the target has no such resource")]
+    #[error("the target has no such resource; write the plural and its API group, as in `deployments.apps` or `pods`")]
     UnknownResource,
     /// Discovery does not know it.
-    #[error("the resource has no such subresource")]
+    #[error("the resource has no such subresource; write it as in `pods/log`")]
     UnknownSubresource,
     /// No path, or one that is none.
-    #[error("ask about one path that begins with `/`")]
+    #[error("ask about one path that begins with `/`, and with get, post, put, patch or delete")]
     Path,
 }
 
@@ -33,11 +35,12 @@ pub fn asked(asked: &Asked, discovery: &Discovery) -> Result<Action, NotAnAct> {
     }
 }
 
-/// The act of `/sallyport/v1/explain?verb=&resource=&namespace=&name=`.
-pub fn from_query(query: &Query, discovery: &Discovery) -> Result<Action, NotAnAct> {
+/// What `/sallyport/v1/explain?verb=&resource=&namespace=&name=` asks about.
+pub fn from_query(query: &Query) -> Asked {
     let text = |key: &str| query.get(key).unwrap_or_default().to_owned();
     if let Some(path) = query.get("path") {
-        return non_resource(query.get("verb").unwrap_or("get"), path);
+        let verb = query.get("verb").unwrap_or("get").to_owned();
+        return Asked::NonResource { path: path.to_owned(), verb };
     }
     let named = text("resource");
     let (named, subresource) = match named.split_once('/') {
@@ -45,7 +48,7 @@ pub fn from_query(query: &Query, discovery: &Discovery) -> Result<Action, NotAnA
         None => (named, text("subresource")),
     };
     let (resource_name, group) = named.split_once('.').unwrap_or((&named, ""));
-    let attributes = ResourceAttributes {
+    Asked::Resource(ResourceAttributes {
         namespace: text("namespace"),
         verb: text("verb"),
         group: group.to_owned(),
@@ -53,8 +56,7 @@ pub fn from_query(query: &Query, discovery: &Discovery) -> Result<Action, NotAnA
         resource: resource_name.to_owned(),
         subresource,
         name: text("name"),
-    };
-    resource(&attributes, discovery)
+    })
 }
 
 fn non_resource(verb: &str, path: &str) -> Result<Action, NotAnAct> {
@@ -109,6 +111,14 @@ fn scope(asked: &ResourceAttributes, facts: &Resource) -> Scope {
         (false, _) => Scope::Cluster,
         (true, "") => Scope::AllNamespaces,
         (true, namespace) => Scope::Namespace(namespace.to_owned()),
+    }
+}
+
+/// The reason with which the gate refuses it then.
+pub fn refused_as(action: &Action) -> Reason {
+    match action {
+        Action::Resource(action) if action.subresource.is_some() => Reason::StreamDenied,
+        Action::Resource(_) | Action::NonResource { .. } => Reason::NotSupportedYet,
     }
 }
 

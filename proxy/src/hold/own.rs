@@ -55,7 +55,8 @@ impl OwnError {
                 let sentence =
                     format!("accessgrants.sallyport.dev is forbidden: sallyport/NotAllowed: {why}");
                 Refusal::new(Reason::NotAllowed, sentence)
-                    .line("instead", "kubectl get --raw /sallyport/v1/access")
+                    .line("final", "yes, for a grant of this shape. Nothing was created.")
+                    .line("instead", "kubectl get --raw /sallyport/v1/instructions")
             }
             OwnError::TooMany(waiting) => {
                 let sentence = format!(
@@ -64,9 +65,12 @@ impl OwnError {
                     waiting.len()
                 );
                 let first = waiting.first().map_or("<name>", String::as_str);
-                let next =
-                    format!("wait for a decision, or withdraw one: kubectl delete accessgrant {first}");
-                Refusal::new(Reason::TooManyPendingApprovals, sentence).next(next)
+                let next = format!(
+                    "wait for a decision, or withdraw one: kubectl delete accessgrant {first}\nthen run the command again."
+                );
+                Refusal::new(Reason::TooManyPendingApprovals, sentence)
+                    .line("why", "Every grant asks a human for attention. Nothing was created.")
+                    .next(next)
             }
             OwnError::Unavailable(_) => Refusal::new(
                 Reason::ServiceUnavailable,

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap};
+
+pub use crate::refuse::warn as add;
 
 /// Most warnings of the API server that pass, and their length in characters.
 const MOST: usize = 16;
@@ -36,22 +38,6 @@ fn text(field: &str) -> Option<String> {
     None
 }
 
-/// Adds a warning, in visible ASCII.
-pub fn add(headers: &mut HeaderMap, text: &str) {
-    let mut quoted = String::from("299 - \"");
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => quoted.extend(['\\', c]),
-            ' '..='~' => quoted.push(c),
-            _ => quoted.push('?'),
-        }
-    }
-    quoted.push('"');
-    if let Ok(value) = HeaderValue::try_from(quoted) {
-        headers.append(header::WARNING, value);
-    }
-}
-
 /// What is said of a body that was held whole; nothing if nothing was masked.
 pub fn counted(counts: &[(Arc<str>, u64)]) -> Option<String> {
     let total: u64 = counts.iter().map(|(_, count)| count).sum();
@@ -74,6 +60,7 @@ pub fn streamed(rules: &[Arc<str>]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderValue;
 
     fn passed(field: &str, hidden: bool) -> Vec<String> {
         let (mut from, mut to) = (HeaderMap::new(), HeaderMap::new());

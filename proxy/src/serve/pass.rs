@@ -130,6 +130,17 @@ impl Pass<'_> {
     /// Answers what is asked of the gate itself.
     pub async fn question(&self, asked: &Asked, question: Question<'_>) -> Result<Response<Body>, Refusal> {
         let gate = &*self.climb.gate;
+        let _place = match question {
+            Question::Wait(..) => Some(self.take_place()?),
+            Question::Whoami
+            | Question::Access(_)
+            | Question::Rules(_)
+            | Question::AccessDocument
+            | Question::Explain(_)
+            | Question::Instructions
+            | Question::Index
+            | Question::Unknown => None,
+        };
         let pending = self.intent(asked, None, None).await?;
         let asking = Asking {
             caller: &self.climber.caller,
@@ -139,6 +150,9 @@ impl Pass<'_> {
             discovery: self.discovery,
             decider: &gate.decider,
             upstream: &gate.upstream,
+            grants: &gate.grants,
+            live: &gate.live,
+            drain: &gate.drain,
         };
         match answer::answer(asking, question).await {
             Ok(masked) => Ok(self.followed(pending, masked, "Allowed")),
@@ -187,10 +201,14 @@ impl Pass<'_> {
         if !asked.is_stream() {
             return Ok(None);
         }
+        self.take_place().map(Some)
+    }
+
+    fn take_place(&self) -> Result<StreamPlace, Refusal> {
         let caller = &self.climber.caller;
         let most = u32::try_from(caller.agent.limits().max_concurrent_streams).unwrap_or(0);
         let place = self.climb.gate.limits.stream(&caller.key, most);
-        place.map(Some).ok_or_else(|| {
+        place.ok_or_else(|| {
             let why =
                 format!("sallyport/StreamDenied: agent {} already holds {most} open streams.", caller.key);
             Refusal::new(Reason::StreamDenied, why).next("end one of them, then run the command again")

@@ -18,6 +18,7 @@ use policy::shard::{GUARDRAILS_NAME, Shard, ShardIdentity, ShardPolicy, agent_sh
 use proxy::accept::Session;
 use proxy::authenticate::Authenticator;
 use proxy::decide::Decider;
+use proxy::denials::Denials;
 use proxy::discovery::DiscoveryCache;
 use proxy::drain::Drain;
 use proxy::grants::Grants;
@@ -126,6 +127,7 @@ impl World {
         let drain = Drain::default();
         let decider = Decider::new(live.clone(), grants.clone(), "sallyport-system");
         let gate = Gate {
+            denials: Denials::new(client.clone(), "test"),
             authenticator: Authenticator::new(client, limits.clone()),
             discovery: DiscoveryCache::new(Arc::clone(&upstream)),
             hold: Hold::new(
