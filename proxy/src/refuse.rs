@@ -67,27 +67,39 @@ pub fn answer(refusal: &Refusal, id: &RequestId) -> Response<Body> {
     response
 }
 
-/// The words of a refusal, beside its answer: for [`readable_raw`].
+/// The words of a refusal, beside its answer: for [`readable`].
 #[derive(Clone)]
 struct Words {
     message: String,
     sentence: String,
 }
 
+fn is_whoami(path: &str) -> bool {
+    path.starts_with("/apis/authentication.k8s.io/") && path.ends_with("/selfsubjectreviews")
+}
+
 /// Whether client libraries read the answers of this path raw, so that they lose a refusal's Status.
-pub fn is_read_raw(path: &str) -> bool {
+fn is_read_raw(path: &str) -> bool {
     let path = path.strip_suffix('/').unwrap_or(path);
     matches!(path, "/api" | "/apis" | "/version" | "/openapi/v2" | "/openapi/v3")
         || path.starts_with("/openapi/v3/")
 }
 
-/// A refusal on a path that is read raw, in the form that its reader shows. client-go prints of such an answer the body
-/// where it is plain text, and else `unknown`; where it has words of its own for the code, a warning tells ours. An agent
+/// A refusal in the form that the reader of this path shows; any other answer as it is. client-go prints of such an answer the body
+/// where it is plain text, and else `unknown`; where it, or kubectl, has words of its own for the code, a warning tells ours. An agent
 /// with a cold cache would learn nothing otherwise: discovery is the first that it asks for.
-pub fn readable_raw(mut response: Response<Body>) -> Response<Body> {
+pub fn readable(mut response: Response<Body>, path: &str) -> Response<Body> {
     let Some(Words { message, sentence }) = response.extensions_mut().remove::<Words>() else {
         return response;
     };
+    // `kubectl auth whoami` has words of its own for every 403.
+    if is_whoami(path) {
+        warn(response.headers_mut(), &sentence);
+        return response;
+    }
+    if !is_read_raw(path) {
+        return response;
+    }
     let shows_the_body = matches!(response.status(), StatusCode::FORBIDDEN | StatusCode::SERVICE_UNAVAILABLE);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
@@ -215,13 +227,18 @@ mod tests {
         for (reason, warns) in [(Reason::AgentSuspended, false), (Reason::Unauthorized, true)] {
             let id = RequestId::new();
             let refusal = Refusal::new(reason, "no \"entry\"");
-            let answer = readable_raw(answer(&refusal, &id));
+            let answer = readable(answer(&refusal, &id), "/api");
             assert_eq!(answer.headers()[header::CONTENT_TYPE], "text/plain; charset=utf-8");
             let warning = answer.headers().get(header::WARNING).map(|value| value.to_str().unwrap_or_default());
             assert_eq!(warning, warns.then_some(r#"299 - "no \"entry\"""#));
         }
+        let refused = || answer(&Refusal::new(Reason::AgentSuspended, "no"), &RequestId::new());
+        let whoami = readable(refused(), "/apis/authentication.k8s.io/v1/selfsubjectreviews");
+        assert_eq!(whoami.headers()[header::CONTENT_TYPE], "application/json");
+        assert!(whoami.headers().contains_key(header::WARNING));
+        assert!(!readable(refused(), "/api/v1/pods").headers().contains_key(header::WARNING));
         let passed = Response::new(whole("{}"));
-        assert!(readable_raw(passed).headers().is_empty(), "what is not the gate's own stays as it is");
+        assert!(readable(passed, "/api").headers().is_empty(), "what is not the gate's own stays as it is");
     }
 
     #[test]

@@ -89,7 +89,7 @@ pub async fn serve(gate: Arc<Gate>, connection: Connection, request: Request<Inc
     let gone = CancellationToken::new();
     let _gone_when_dropped = gone.clone().drop_guard();
     let is_read = request.method() == Method::GET;
-    let is_read_raw = is_read && refuse::is_read_raw(request.uri().path());
+    let path = request.uri().path().to_owned();
     let (drain, writes) = (gate.drain.clone(), gate.writes.clone());
     let climb = Climb { gate, connection, id: id.clone(), gone, arrived: Instant::now() }.run(request);
     let climbed = if is_read {
@@ -111,7 +111,7 @@ pub async fn serve(gate: Arc<Gate>, connection: Connection, request: Request<Inc
         tracing::error!(%id, "a request panicked");
         refuse::answer(&Refusal::new(Reason::InternalError, "sallyport/InternalError: the gate failed."), &id)
     });
-    if is_read_raw { refuse::readable_raw(answer) } else { answer }
+    refuse::readable(answer, &path)
 }
 
 /// One request on its way up.

@@ -69,7 +69,7 @@ async fn refusals() -> anyhow::Result<()> {
         ("NotAllowed, of a path", &["get", "--raw", "/metrics"]),
         ("NotAllowed, for all namespaces", &["get", "configmaps", "-A"]),
         ("MaskedValueInWrite", &["patch", "configmap", "flags", "--type=merge", "-p", placeholder]),
-        ("StreamDenied", &["exec", "web", "--", "id"]),
+        ("PolicyDenied, of a stream", &["exec", "web", "--", "id"]),
         ("BadRequest", &["get", "--raw", "/api/v1/nodes?limit=x"]),
         ("NotFound, of a path of the gate", &["get", "--raw", "/sallyport/v2/access"]),
         ("NotFound, of an object", &["get", "configmap", "none"]),

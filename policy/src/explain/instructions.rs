@@ -46,7 +46,7 @@ pub fn instructions(agent: &Agent, facts: &Facts<'_>) -> String {
     }
     if !rules.denied.is_empty() {
         section(&mut text, "What is denied, whatever else is written", &rules.denied, "");
-        text.push_str("\nNo grant changes a denial. Do not look for another way to the same effect.\n");
+        text.push_str("\nA denial holds also where a list above names the request, and no grant changes it. Do not look for another way to the same effect.\n");
     }
     text.push_str("\nEverything that no list above names is refused too: silence is no.\n");
     let masks: Vec<String> = agent.sets().into_iter().flat_map(|set| set.all_masks()).map(mask_line).collect();
@@ -83,7 +83,7 @@ const CONDUCT: &str = "
 
 const NONE_ALLOWED: &str = "Nothing but discovery, `kubectl auth can-i`, `kubectl auth whoami` and your own AccessGrants.";
 
-const APPROVAL: &str = "Run the command: it pauses, and runs if a human approves in that time. Otherwise it ends with `ApprovalPending` and \
+const APPROVAL: &str = "This holds also where the list above names the request. Run the command: it pauses, and runs if a human approves in that time. Otherwise it ends with `ApprovalPending` and \
     nothing was changed. Then wait with the printed `kubectl wait` command, or with `kubectl get --raw \
     '/sallyport/v1/grants/GRANT/wait?timeoutSeconds=50'`, which answers at the latest after that time and says whether it was \
     decided. Once approved, run exactly the same command again: the approval is for that request alone, and for once. If nobody \
