@@ -114,7 +114,8 @@ impl Finder {
 /// As whom the API server knows the bearer of a token of one of these ServiceAccounts; and nobody, who needs no token.
 fn holders(accounts: BTreeSet<Key>) -> BTreeSet<Holder> {
     let group = |name: &str| Holder::Group(name.to_owned());
-    let mut holders = BTreeSet::from([group("system:unauthenticated"), Holder::User("system:anonymous".to_owned())]);
+    let mut holders =
+        BTreeSet::from([group("system:unauthenticated"), Holder::User("system:anonymous".to_owned())]);
     if !accounts.is_empty() {
         holders.extend([group("system:authenticated"), group("system:serviceaccounts")]);
     }

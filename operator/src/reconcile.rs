@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::baseline::{self, BaselineError};
 use crate::boundary::{self, BoundaryError};
+use crate::bypass::{self, Finder, Routes};
 use crate::certificates::trust::{Bundles, Trust};
 use crate::conditions::{self, IDENTITY, IdentityFacts, POLICY, Reach};
-use crate::bypass::{self, Finder, Routes};
 use crate::config::Config;
 use crate::events::Events;
 use crate::index::{Key, World, key_of};
@@ -169,7 +169,8 @@ impl Reconciler {
         let (published, outcome) = self.publish_kubeconfigs(world).await;
         let routes = self.bypass.find(&world.identities).await;
         if let Some(routes) = &routes {
-            self.metrics.bypass(routes.iter().map(|(key, routes)| (format!("{}/{}", key.0, key.1), routes.len())));
+            self.metrics
+                .bypass(routes.iter().map(|(key, routes)| (format!("{}/{}", key.0, key.1), routes.len())));
         }
         let wishes = self.identity_wishes(world, plan, &published, routes.as_ref(), now);
         let identities = self.identities.write(wishes, wall).await;
@@ -263,9 +264,8 @@ impl Reconciler {
 /// The message of a condition that is True; it stays while nothing better is known.
 fn said_before(identity: &DeserializeGuard<AgentIdentity>, kind: &str) -> Option<String> {
     let status = identity.0.as_ref().ok().and_then(|identity| identity.status.as_ref())?;
-    let is_it = |condition: &&crds::Condition| {
-        condition.r#type == kind && condition.status == ConditionStatus::True
-    };
+    let is_it =
+        |condition: &&crds::Condition| condition.r#type == kind && condition.status == ConditionStatus::True;
     status.conditions.iter().find(is_it).map(|condition| condition.message.clone())
 }
 

@@ -324,7 +324,10 @@ fn is_resource(segments: &[String]) -> bool {
 /// Paths where one trailing `/` is harmless and dropped (P4).
 fn is_discovery(segments: &[String]) -> bool {
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-    matches!(segments.as_slice(), ["api" | "apis", ..] | ["version"] | ["openapi", "v2" | "v3"] | ["sallyport", "v1"])
+    matches!(
+        segments.as_slice(),
+        ["api" | "apis", ..] | ["version"] | ["openapi", "v2" | "v3"] | ["sallyport", "v1"]
+    )
 }
 
 fn non_resource_path(segments: Vec<String>) -> Result<Path, TargetError> {

@@ -41,7 +41,10 @@ const MARKDOWN: &str = "text/markdown; charset=utf-8";
 /// What the gate answers itself, for `GET /sallyport/v1`.
 const INDEX: [(&str, &str); 4] = [
     ("/sallyport/v1/instructions", "what you may do, in words for a system prompt"),
-    ("/sallyport/v1/access", "every rule about you: allowed, needsApproval, needsWindow, denied, limits, window"),
+    (
+        "/sallyport/v1/access",
+        "every rule about you: allowed, needsApproval, needsWindow, denied, limits, window",
+    ),
     (
         "/sallyport/v1/explain?verb=VERB&resource=RESOURCE.GROUP&namespace=NAMESPACE&name=NAME",
         "what would be decided about one request, and by which rules; subresource=SUB or resource=RESOURCE/SUB, or path=/PATH",
@@ -192,7 +195,11 @@ impl Asking<'_> {
             Err(why) => return Ok(no(why.to_string())),
         };
         if self.is_own_grant(&action)? {
-            return Ok(AccessStatus { allowed: true, reason: OWN_GRANTS.to_owned(), ..AccessStatus::default() });
+            return Ok(AccessStatus {
+                allowed: true,
+                reason: OWN_GRANTS.to_owned(),
+                ..AccessStatus::default()
+            });
         }
         let said = explain::can_i(&self.decide(&action)?);
         if said.denied || said.never {
@@ -202,7 +209,9 @@ impl Asking<'_> {
             return Ok(AccessStatus { denied: true, ..no(why.to_owned()) });
         }
         Ok(match self.target_allows(asked).await {
-            Ok(true) => AccessStatus { allowed: said.allowed, reason: said.reason, ..AccessStatus::default() },
+            Ok(true) => {
+                AccessStatus { allowed: said.allowed, reason: said.reason, ..AccessStatus::default() }
+            }
             Ok(false) if !said.allowed => no(explain::target_refuses_too(&said.reason, &self.caller.agent)),
             Err(_) if !said.allowed => no(said.reason),
             Ok(false) => no(explain::target_refused(&self.caller.agent)),

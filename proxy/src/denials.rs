@@ -77,7 +77,9 @@ impl Denials {
 
     fn take(&self, now: Instant) -> Vec<Told> {
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
-        agents.retain(|_, counted| !counted.reasons.is_empty() || now.duration_since(counted.quiet_since) < EVERY);
+        agents.retain(|_, counted| {
+            !counted.reasons.is_empty() || now.duration_since(counted.quiet_since) < EVERY
+        });
         let due = agents.iter_mut().filter(|(_, counted)| !counted.reasons.is_empty() && counted.due <= now);
         due.map(|(agent, counted)| {
             counted.due = now + EVERY;
@@ -208,7 +210,9 @@ mod tests {
     #[test]
     fn waiting_limits_and_faults_are_no_denials() {
         assert!(is_denial(Reason::PolicyDenied) && is_denial(Reason::MaskedValueInWrite));
-        for reason in [Reason::ApprovalPending, Reason::WindowRequired, Reason::TooManyRequests, Reason::BadGateway] {
+        for reason in
+            [Reason::ApprovalPending, Reason::WindowRequired, Reason::TooManyRequests, Reason::BadGateway]
+        {
             assert!(!is_denial(reason), "{reason:?}");
         }
     }

@@ -229,7 +229,8 @@ mod tests {
             let refusal = Refusal::new(reason, "no \"entry\"");
             let answer = readable(answer(&refusal, &id), "/api");
             assert_eq!(answer.headers()[header::CONTENT_TYPE], "text/plain; charset=utf-8");
-            let warning = answer.headers().get(header::WARNING).map(|value| value.to_str().unwrap_or_default());
+            let warning =
+                answer.headers().get(header::WARNING).map(|value| value.to_str().unwrap_or_default());
             assert_eq!(warning, warns.then_some(r#"299 - "no \"entry\"""#));
         }
         let refused = || answer(&Refusal::new(Reason::AgentSuspended, "no"), &RequestId::new());

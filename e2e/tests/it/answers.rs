@@ -1,5 +1,7 @@
 //! What the gate answers itself: who am I, may I, what may I, and why. With kubectl 1.36 (protobuf) and 1.31 (JSON).
 
+use std::time::Duration;
+
 use e2e::{Agent, Filter, Gate, Version};
 use serde_json::{Value, json};
 
@@ -201,6 +203,46 @@ async fn access_and_explain_are_documents() -> anyhow::Result<()> {
     ] {
         let out = raw(target)?;
         assert!(out.code == 1 && out.stderr.contains(token), "{target}: {out:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn refusals_and_the_kill_switch_are_events_of_the_identity() -> anyhow::Result<()> {
+    let (gate, agent) = court("events").await?;
+    let target = format!("/api/v1/namespaces/{}/secrets/db", agent.namespace());
+    for _ in 0..3 {
+        assert_eq!(agent.send(0, "GET", &target, &[], b"").await?.code, 403);
+    }
+    let told = async |reason: &str| {
+        e2e::eventually(&format!("Event {reason}"), Duration::from_secs(60), async || {
+            let list = gate.plane().kubectl(&[
+                "get",
+                "events.events.k8s.io",
+                "-o",
+                "json",
+                "-n",
+                agent.namespace(),
+            ])?;
+            let list: Value = serde_json::from_str(&list.success()?)?;
+            let found = list["items"].as_array().into_iter().flatten().find(|event| {
+                event["reason"] == reason
+                    && event["regarding"]["kind"] == "AgentIdentity"
+                    && event["regarding"]["name"] == agent.name()
+            });
+            Ok(found.cloned())
+        })
+        .await
+    };
+    let denied = told("RequestsDenied").await?;
+    let note = denied["note"].as_str().unwrap_or_default();
+    assert!(note.contains("PolicyDenied") && note.contains("refused by proxy"), "{denied}");
+    for (suspend, reason) in [(true, "AgentSuspended"), (false, "AgentResumed")] {
+        let patch = json!({"spec": {"suspend": suspend}}).to_string();
+        let args =
+            ["patch", "agentidentity", agent.name(), "--type=merge", "-p", &patch, "-n", agent.namespace()];
+        gate.plane().kubectl(&args)?.success()?;
+        told(reason).await?;
     }
     Ok(())
 }

@@ -65,7 +65,10 @@ async fn refusals() -> anyhow::Result<()> {
         ("PolicyDenied, by the gate itself", &["get", "accesspolicies.sallyport.dev"]),
         ("NotAllowed", &["get", "services"]),
         ("NotAllowed, of the cluster", &["get", "nodes"]),
-        ("NotAllowed, of a verb that prints the message alone", &["set", "serviceaccount", "daemonset/web", "robot"]),
+        (
+            "NotAllowed, of a verb that prints the message alone",
+            &["set", "serviceaccount", "daemonset/web", "robot"],
+        ),
         ("NotAllowed, of a path", &["get", "--raw", "/metrics"]),
         ("NotAllowed, for all namespaces", &["get", "configmaps", "-A"]),
         ("MaskedValueInWrite", &["patch", "configmap", "flags", "--type=merge", "-p", placeholder]),

@@ -62,7 +62,9 @@ impl Holder {
             "User" if name.starts_with("system:serviceaccount:") || name == "system:anonymous" => {
                 Some(Self::User(name))
             }
-            "Group" if matches!(&*name, "system:authenticated" | "system:unauthenticated") => Some(Self::Group(name)),
+            "Group" if matches!(&*name, "system:authenticated" | "system:unauthenticated") => {
+                Some(Self::Group(name))
+            }
             "Group" if of_service_accounts(&name) => Some(Self::Group(name)),
             _ => None,
         }
@@ -148,13 +150,25 @@ impl Bindings {
         let cluster = self.clone().follow_kind(
             Api::<ClusterRoleBinding>::all(client.clone()),
             bell.clone(),
-            |binding| (binding.role_ref.kind == "ClusterRole", binding.role_ref.name.clone(), binding.subjects.clone()),
+            |binding| {
+                (
+                    binding.role_ref.kind == "ClusterRole",
+                    binding.role_ref.name.clone(),
+                    binding.subjects.clone(),
+                )
+            },
             |known| &mut known.cluster_listed,
         );
         let namespaced = self.follow_kind(
             Api::<RoleBinding>::all(client),
             bell,
-            |binding| (binding.role_ref.kind == "ClusterRole", binding.role_ref.name.clone(), binding.subjects.clone()),
+            |binding| {
+                (
+                    binding.role_ref.kind == "ClusterRole",
+                    binding.role_ref.name.clone(),
+                    binding.subjects.clone(),
+                )
+            },
             |known| &mut known.namespaces_listed,
         );
         tokio::join!(cluster, namespaced);
@@ -202,7 +216,8 @@ impl Bindings {
                 watcher::Event::InitDone => {
                     let kind = K::kind(&Default::default()).into_owned();
                     let is_gone = |key: &BindingKey| kind_of(key) == kind && !arriving.contains(key);
-                    let gone: Vec<BindingKey> = known.bindings.keys().filter(|&key| is_gone(key)).cloned().collect();
+                    let gone: Vec<BindingKey> =
+                        known.bindings.keys().filter(|&key| is_gone(key)).cloned().collect();
                     for key in gone {
                         known.put(key, None);
                     }

@@ -35,7 +35,8 @@ const RESOURCES: [(&str, &str, &[&str]); 4] = [
 pub fn is_harmless(rules: &[PolicyRule]) -> bool {
     rules.iter().all(|rule| {
         let of = |words: &Option<Vec<String>>| words.clone().unwrap_or_default();
-        let (urls, groups, resources) = (of(&rule.non_resource_urls), of(&rule.api_groups), of(&rule.resources));
+        let (urls, groups, resources) =
+            (of(&rule.non_resource_urls), of(&rule.api_groups), of(&rule.resources));
         let paths_alone = resources.is_empty()
             && urls.iter().all(|url| PATHS.contains(&url.as_str()))
             && rule.verbs.iter().all(|verb| matches!(verb.as_str(), "get" | "head" | "options"));
@@ -56,7 +57,8 @@ mod tests {
 
     fn rule(group: &str, resource: &str, verbs: &[&str], urls: &[&str]) -> PolicyRule {
         let some = |words: &[&str]| {
-            let words: Vec<String> = words.iter().filter(|word| !word.is_empty()).map(|word| (*word).to_owned()).collect();
+            let words: Vec<String> =
+                words.iter().filter(|word| !word.is_empty()).map(|word| (*word).to_owned()).collect();
             (!words.is_empty()).then_some(words)
         };
         PolicyRule {
@@ -88,7 +90,8 @@ mod tests {
             assert_eq!(is_harmless(std::slice::from_ref(&rule)), harmless, "{rule:?}");
         }
         assert!(is_harmless(&[]), "a role without rules");
-        let core = PolicyRule { api_groups: Some(vec![String::new()]), ..rule("x", "secrets", &["get"], &[]) };
+        let core =
+            PolicyRule { api_groups: Some(vec![String::new()]), ..rule("x", "secrets", &["get"], &[]) };
         let mixed = [rule("", "", &["get"], &["/api"]), core];
         assert!(!is_harmless(&mixed));
     }

@@ -13,7 +13,8 @@ const NAMED: usize = 3;
 /// The message: one line for each way, which is a command and a comment.
 pub fn message(routes: &[Route]) -> String {
     let ways = if routes.len() == 1 { "1 way".to_owned() } else { format!("{} ways", routes.len()) };
-    let mut text = format!("{ways} past the gate: RBAC gives this agent's own subject more than discovery. To remove:");
+    let mut text =
+        format!("{ways} past the gate: RBAC gives this agent's own subject more than discovery. To remove:");
     for route in routes.iter().take(SHOWN) {
         // Writing to a String cannot fail.
         let _ = write!(text, "\n{}   # {}", command(route), reason(route));
@@ -28,7 +29,8 @@ pub fn message(routes: &[Route]) -> String {
 /// fail where the list is another by now.
 fn command(route: &Route) -> String {
     let object = shell(&format!("{}/{}", kind_of(&route.binding).to_lowercase(), route.binding.name));
-    let namespace = route.binding.namespace.as_deref().map(|ns| format!(" -n {}", shell(ns))).unwrap_or_default();
+    let namespace =
+        route.binding.namespace.as_deref().map(|ns| format!(" -n {}", shell(ns))).unwrap_or_default();
     if route.holders.len() >= route.subjects {
         return format!("kubectl delete {object}{namespace}");
     }
@@ -145,9 +147,13 @@ mod tests {
 
     #[test]
     fn many_ways_are_counted() {
-        let routes: Vec<Route> = (0..8).map(|at| route(None, &format!("b{at}"), &[(0, account())], 1)).collect();
+        let routes: Vec<Route> =
+            (0..8).map(|at| route(None, &format!("b{at}"), &[(0, account())], 1)).collect();
         let text = message(&routes);
-        assert!(text.starts_with("8 ways past the gate") && text.ends_with("# and 3 more, told when these are gone"));
+        assert!(
+            text.starts_with("8 ways past the gate")
+                && text.ends_with("# and 3 more, told when these are gone")
+        );
         assert_eq!(text.lines().count(), 7);
     }
 }

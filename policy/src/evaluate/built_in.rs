@@ -58,7 +58,10 @@ pub(super) fn verdict(agent: &Agent, action: &Action, facts: &Facts<'_>) -> Opti
 
 /// The paths that are always open (ruling on non-resource paths): version, discovery, OpenAPI, our own.
 pub fn is_always_open(path: &str) -> bool {
-    if matches!(path, "/version" | "/api" | "/apis" | "/api/v1" | "/openapi/v2" | "/openapi/v3" | "/sallyport/v1") {
+    if matches!(
+        path,
+        "/version" | "/api" | "/apis" | "/api/v1" | "/openapi/v2" | "/openapi/v3" | "/sallyport/v1"
+    ) {
         return true;
     }
     if path.starts_with("/openapi/v3/") || path.starts_with("/sallyport/v1/") {

@@ -82,14 +82,26 @@ pub fn grant(grant: &AccessGrant, standing: Option<&Standing>) -> GrantDocument 
                 Deadline::Use => "it was approved, but not used in time",
                 Deadline::Window => "its window is over",
             };
-            say("Expired", true, format!("{how} ({}).", stamp(*at)), None, if is_window { STOP_WINDOW } else { AGAIN })
+            say(
+                "Expired",
+                true,
+                format!("{how} ({}).", stamp(*at)),
+                None,
+                if is_window { STOP_WINDOW } else { AGAIN },
+            )
         }
         Standing::Revoked { by, note } => {
             say("Revoked", true, decided_by("revoked", by.as_deref(), note.as_deref()), None, STOP)
         }
         Standing::Used { request_id } => {
             let message = format!("it was used up by request {request_id}.");
-            say("Used", true, message, None, "look at what the command did; the same command again asks for a new approval.")
+            say(
+                "Used",
+                true,
+                message,
+                None,
+                "look at what the command did; the same command again asks for a new approval.",
+            )
         }
     }
 }

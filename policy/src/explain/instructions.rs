@@ -49,7 +49,8 @@ pub fn instructions(agent: &Agent, facts: &Facts<'_>) -> String {
         text.push_str("\nA denial holds also where a list above names the request, and no grant changes it. Do not look for another way to the same effect.\n");
     }
     text.push_str("\nEverything that no list above names is refused too: silence is no.\n");
-    let masks: Vec<String> = agent.sets().into_iter().flat_map(|set| set.all_masks()).map(mask_line).collect();
+    let masks: Vec<String> =
+        agent.sets().into_iter().flat_map(|set| set.all_masks()).map(mask_line).collect();
     if !masks.is_empty() {
         section(&mut text, "What you will not see", &masks, "");
         let _ = writeln!(text, "\n{MASKS}");
@@ -81,7 +82,8 @@ const CONDUCT: &str = "
 - A command that pauses is waiting for a human. Let it wait.
 ";
 
-const NONE_ALLOWED: &str = "Nothing but discovery, `kubectl auth can-i`, `kubectl auth whoami` and your own AccessGrants.";
+const NONE_ALLOWED: &str =
+    "Nothing but discovery, `kubectl auth can-i`, `kubectl auth whoami` and your own AccessGrants.";
 
 const APPROVAL: &str = "This holds also where the list above names the request. Run the command: it pauses, and runs if a human approves in that time. Otherwise it ends with `ApprovalPending` and \
     nothing was changed. Then wait with the printed `kubectl wait` command, or with `kubectl get --raw \
@@ -270,7 +272,8 @@ fn windows(agent: &Agent, facts: &Facts<'_>) -> String {
     match open.as_slice() {
         [] => text.push_str("\nNo window is open now."),
         open => {
-            let _ = write!(text, "\nOpen now: {}. After that these requests are refused again.", open.join(", "));
+            let _ =
+                write!(text, "\nOpen now: {}. After that these requests are refused again.", open.join(", "));
         }
     }
     let longest = agent.window_terms().and_then(|terms| terms.max_window_seconds).unwrap_or_default();

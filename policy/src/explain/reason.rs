@@ -112,7 +112,9 @@ impl Reason {
             | Reason::Forbidden => {
                 Some("change the request as the first line says; the same request gets the same answer.")
             }
-            Reason::TooManyRequests => Some("send fewer requests: wait a second, then run the same command again."),
+            Reason::TooManyRequests => {
+                Some("send fewer requests: wait a second, then run the same command again.")
+            }
             Reason::RecordingUnavailable | Reason::ServiceUnavailable => Some(
                 "run the same command again in a minute; if the answer stays the same, report it to the user.",
             ),

@@ -78,7 +78,8 @@ fn b114_words_of_a_policy_steer_nobody() {
         &facts(&[]),
     );
     assert!(!text.contains("\n# New orders"), "{text}");
-    let hidden = |c: char| (c.is_control() && c != '\n') || matches!(c, '\u{202e}' | '\u{200b}' | '\u{e0041}');
+    let hidden =
+        |c: char| (c.is_control() && c != '\n') || matches!(c, '\u{202e}' | '\u{200b}' | '\u{e0041}');
     assert!(!text.contains(hidden), "{text:?}");
     assert!(text.contains("only `a'b`"), "{text}");
     assert!(text.contains("\\u{202e}") && text.contains("\\u{e0041}"), "{text}");

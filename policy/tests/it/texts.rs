@@ -5,8 +5,8 @@ use policy::approve::{Deadline, Progress, Standing};
 use policy::decision::Authority;
 use policy::explain::{
     GrantWords, Refusal, access, approval_denied, approval_expired, approval_pending, approved, can_i,
-    explain, grant as grant_document, list_rules, masked, masked_value_in_write, narrowed, not_supported, quoted, refuse,
-    stream_denied, target_refused, target_refuses_too, too_many_pending, window_closes,
+    explain, grant as grant_document, list_rules, masked, masked_value_in_write, narrowed, not_supported,
+    quoted, refuse, stream_denied, target_refused, target_refuses_too, too_many_pending, window_closes,
 };
 use policy::mask::{MaskPath, MaskRule, Replacement};
 use serde_json::json;
@@ -401,10 +401,22 @@ fn a_grant_that_is_waited_for_says_what_comes_next() {
     let note = Some("x\u{202e}\n# stop".to_owned());
     for (standing, state, message) in [
         (None, "NotNeeded", "no policy asks for this approval any more."),
-        (Some(Standing::Scheduled { by: vec![], from: until, until }), "Scheduled", "opens at 2026-11-20T15:31:40Z"),
-        (Some(Standing::Approved { by: vec!["alice".into()], from: until, until }), "Approved", "approved by alice."),
+        (
+            Some(Standing::Scheduled { by: vec![], from: until, until }),
+            "Scheduled",
+            "opens at 2026-11-20T15:31:40Z",
+        ),
+        (
+            Some(Standing::Approved { by: vec!["alice".into()], from: until, until }),
+            "Approved",
+            "approved by alice.",
+        ),
         (Some(Standing::Approved { by: vec![], from: until, until }), "Approved", "approved by policy."),
-        (Some(Standing::Denied { by: "bob".into(), note, until }), "Denied", r#"denied by bob; reviewer note: "x\u{202e}\u{a}# stop""#),
+        (
+            Some(Standing::Denied { by: "bob".into(), note, until }),
+            "Denied",
+            r#"denied by bob; reviewer note: "x\u{202e}\u{a}# stop""#,
+        ),
         (Some(Standing::Expired { of: Deadline::Window, at: until }), "Expired", "its window is over"),
         (Some(Standing::Revoked { by: None, note: None }), "Revoked", "revoked."),
         (Some(Standing::Used { request_id: "01X".into() }), "Used", "used up by request 01X."),

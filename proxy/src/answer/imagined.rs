@@ -17,7 +17,9 @@ pub enum NotAnAct {
     #[error("ask about one resource of one API group")]
     Resource,
     /// Discovery does not know it.
-    #[error("the target has no such resource; write the plural and its API group, as in `deployments.apps` or `pods`")]
+    #[error(
+        "the target has no such resource; write the plural and its API group, as in `deployments.apps` or `pods`"
+    )]
     UnknownResource,
     /// Discovery does not know it.
     #[error("the resource has no such subresource; write it as in `pods/log`")]

@@ -48,7 +48,11 @@ async fn a_single_request_from_asking_to_its_end() -> anyhow::Result<()> {
         let at = Version::READERS.iter().position(|reader| *reader == version).unwrap_or_default();
         grants[at].as_str()
     };
-    page.told("waiting: the time is over", &raw, &each(&|version| wait(&estate, version, grant(version), 1))?);
+    page.told(
+        "waiting: the time is over",
+        &raw,
+        &each(&|version| wait(&estate, version, grant(version), 1))?,
+    );
 
     let review = |name: &str, review: Value| review_as(&estate.alice, &estate.namespace, name, &review);
     for name in &grants {
@@ -56,7 +60,11 @@ async fn a_single_request_from_asking_to_its_end() -> anyhow::Result<()> {
     }
     page.told("waiting: denied", &raw, &each(&|version| wait(&estate, version, grant(version), 30))?);
     page.told("ApprovalDenied", &command, &each(&|version| delete(&estate, version))?);
-    page.told("waiting for a grant that is not one's own", &raw, &each(&|version| wait(&estate, version, "none", 1))?);
+    page.told(
+        "waiting for a grant that is not one's own",
+        &raw,
+        &each(&|version| wait(&estate, version, "none", 1))?,
+    );
     page.finish()
 }
 
@@ -131,7 +139,14 @@ async fn a_withdrawn_grant_ends_the_hold_and_one_too_many_is_refused() -> anyhow
     let mut policy = super::every_effect();
     policy["approval"]["holdSeconds"] = json!(60);
     let estate = Estate::new(&super::super::gate()?, "words", policy).await?;
-    let limit = ["patch", "agentidentity", "agent", "--type=merge", "-p", r#"{"spec":{"limits":{"maxPendingGrants":1}}}"#];
+    let limit = [
+        "patch",
+        "agentidentity",
+        "agent",
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"limits":{"maxPendingGrants":1}}}"#,
+    ];
     estate.admin(&limit)?.success()?;
     eventually("the new limit", Duration::from_secs(30), async || {
         let access = estate.agent(&["get", "--raw", "/sallyport/v1/access"])?.success()?;
@@ -196,10 +211,16 @@ async fn windows() -> anyhow::Result<()> {
     page.tell_stdin("a window that one approves oneself", &["create", "-f", "-"], &ask(600, forged))?;
     let args = ["create", "-f", "-", "-o", "jsonpath={.metadata.name}"];
     let grant = estate.agent.kubectl_with(Version::New, 0, &args, &ask(240, Value::Null))?.success()?;
-    page.tell("waiting for a review", &["get", "--raw", &format!("/sallyport/v1/grants/{grant}/wait?timeoutSeconds=0")])?;
+    page.tell(
+        "waiting for a review",
+        &["get", "--raw", &format!("/sallyport/v1/grants/{grant}/wait?timeoutSeconds=0")],
+    )?;
     estate.review(&grant, "Approved")?.success()?;
     page.tell("open", &["get", "--raw", &format!("/sallyport/v1/grants/{grant}/wait?timeoutSeconds=30")])?;
     page.tell("a request inside that says when it closes", &["get", "configmap", "flags", "-o", "name"])?;
-    page.tell("who am I, in a window", &["auth", "whoami", "-o", "jsonpath={.status.userInfo.extra.sallyport\\.dev/window}"])?;
+    page.tell(
+        "who am I, in a window",
+        &["auth", "whoami", "-o", "jsonpath={.status.userInfo.extra.sallyport\\.dev/window}"],
+    )?;
     page.finish()
 }

@@ -121,7 +121,8 @@ impl<'a> Page<'a> {
         }
         let differs = wanted.lines().zip(self.text.lines()).position(|(one, other)| one != other);
         let at = differs.unwrap_or(wanted.lines().count().min(self.text.lines().count()));
-        let around = |text: &str| text.lines().skip(at.saturating_sub(6)).take(14).collect::<Vec<_>>().join("\n");
+        let around =
+            |text: &str| text.lines().skip(at.saturating_sub(6)).take(14).collect::<Vec<_>>().join("\n");
         anyhow::bail!(
             "{} differs at line {}; SALLYPORT_WRITE_SNAPSHOTS=1 writes it anew\n--- committed\n{}\n--- said now\n{}",
             self.file.display(),

@@ -61,7 +61,10 @@ async fn the_gates_own_paths() -> anyhow::Result<()> {
 async fn access_is_the_whole_truth_as_json() -> anyhow::Result<()> {
     let estate = super::estate().await?;
     for version in Version::READERS {
-        let said = estate.agent.kubectl_with(version, 1, &["get", "--raw", "/sallyport/v1/access"], "")?.success()?;
+        let said = estate
+            .agent
+            .kubectl_with(version, 1, &["get", "--raw", "/sallyport/v1/access"], "")?
+            .success()?;
         let said: Value = serde_json::from_str(&said)?;
         assert_eq!(said["agent"]["username"], estate.agent.username());
         for (list, rule) in [("allowed", "work"), ("needsApproval", "ask"), ("denied", "no-secrets")] {

@@ -10,7 +10,11 @@ use super::page::Page;
 async fn a_suspended_agent_reads_why_whatever_it_asks_first() -> anyhow::Result<()> {
     let estate = super::estate().await?;
     Version::READERS.into_iter().try_for_each(|version| {
-        estate.agent.kubectl_with(version, 0, &["get", "configmaps", "-n", &estate.namespace], "")?.success().map(drop)
+        estate
+            .agent
+            .kubectl_with(version, 0, &["get", "configmaps", "-n", &estate.namespace], "")?
+            .success()
+            .map(drop)
     })?;
     let suspend = ["patch", "agentidentity", "agent", "--type=merge", "-p", r#"{"spec":{"suspend":true}}"#];
     estate.admin(&suspend)?.success()?;
@@ -22,7 +26,9 @@ async fn a_suspended_agent_reads_why_whatever_it_asks_first() -> anyhow::Result<
     let mut page = Page::new("suspended", &estate);
     page.tell("with a warm cache", &["get", "configmaps"])?;
     let (url, plane) = (estate.gate.urls().remove(0), estate.gate.plane());
-    for args in [&["get", "configmaps"][..], &["version"], &["auth", "can-i", "get", "pods"], &["api-resources"]] {
+    for args in
+        [&["get", "configmaps"][..], &["version"], &["auth", "can-i", "get", "pods"], &["api-resources"]]
+    {
         page.tell_with(&format!("with a cold cache, {}", args[0]), args, |version| {
             let config = plane.scratch().join(format!("cold-{}.kubeconfig", plane.next()));
             estate.agent.write_kubeconfig(&config, &url)?;
