@@ -155,6 +155,11 @@ pub struct OidcIssuer {
     /// audiences are those of which a token must carry one, 1 to 16. Example: [sallyport].
     #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 256)), extend("x-kubernetes-list-type" = "set"))]
     pub audiences: Vec<String>,
+    /// certificateAuthority is the PEM of the only authorities that the issuer's certificate may come from. Default: those that
+    /// the proxy's system trusts. Example: "-----BEGIN CERTIFICATE-----".
+    #[schemars(length(min = 1, max = 65536))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_authority: Option<String>,
 }
 
 /// ClaimValidationRule is one thing that must hold for a token's claims.
@@ -177,7 +182,7 @@ pub struct ClaimValidationRule {
     #[schemars(length(min = 1, max = 4096))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expression: Option<String>,
-    /// message is what a refused token's owner reads. Default: the expression. Example: "token must come from the acme organisation".
+    /// message is what a refused token's owner reads. Default: the expression, or the claim's name. Example: "token must come from the acme organisation".
     #[schemars(length(max = 256), extend("x-kubernetes-validations" = [{"rule": SAFE_TEXT_RULE, "message": SAFE_TEXT_MESSAGE}]))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,

@@ -487,7 +487,8 @@ impl Files {
                 ("tls-private-key-file", self.file("server.key")),
                 ("service-account-key-file", self.file("token.pub")),
                 ("service-account-signing-key-file", self.file("token.key")),
-                ("service-account-issuer", "https://kubernetes.default.svc.cluster.local".to_owned()),
+                // Its own discovery document is to be found there (behind the control plane's authority).
+                ("service-account-issuer", format!("https://127.0.0.1:{port}")),
                 ("audit-policy-file", self.file("audit-policy.yaml")),
                 ("audit-log-path", self.audit_log.display().to_string()),
                 ("audit-log-maxsize", "4000".to_owned()),

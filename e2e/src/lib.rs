@@ -13,6 +13,8 @@
 //! | an agent | [`Gate::agent`]: [`Agent::kubectl`], [`Agent::client`], [`Agent::send`] for raw bytes |
 //! | to kill, stop, restart a program | [`gate::Program`] of [`Gate::operator`] and [`gate::Proxy::program`] |
 //! | a container's log, made on command | [`fake_kubelet::FakeKubelet`] |
+//! | an issuer of OIDC tokens, forged ones too, or one that fails | [`oidc::FakeIssuer`] |
+//! | a real Keycloak, with a SAML login | [`oidc::Keycloak`] |
 //! | steady load of several agents, and whether all of it was recorded | [`load::Load`], [`load::unrecorded`] |
 //! | what a Service is to the proxies | [`balancer::Balancer`] |
 //! | a real S3 server, with Object Lock or without, that dies on command | [`S3::start`] |
@@ -44,6 +46,7 @@ pub mod kubectl;
 pub mod load;
 pub mod node;
 pub mod oci;
+pub mod oidc;
 pub mod pki;
 pub mod pod;
 pub mod relay;

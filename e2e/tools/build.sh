@@ -9,6 +9,7 @@
 #   S3              versitygw
 #   AWS             moto (STS and EKS), aws (the stock command); Python packages in one environment
 #   oracle          api-reader: what the API server itself makes of a request line or a body (parsing/oracle)
+#   OIDC, SAML      keycloak (needs Maven and a JDK)
 #   linters         cargo-deny, actionlint
 #
 # Order: KUBEBUILDER_ASSETS, if set and it holds the program (it never holds kubectl-old); the cache; else built once into the cache
@@ -22,6 +23,8 @@ bin=$cache/bin
 go_wanted=go1.26.8 # Kubernetes 1.36 built with Go 1.27 serves a broken OpenAPI document, and `kubectl apply` fails
 deny_version=0.20.2
 moto_sum=$(sha256sum "$here/moto/requirements.txt" | cut -c1-12)
+keycloak_version=26.4.0
+keycloak_sha256=1b6a11a2726ac8a8dc9c91d5fafe989a75ce4f1622d7f7b45c21d5bc16629c0a
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "e2e/tools/build.sh: $*"; exit 1; }
@@ -54,6 +57,7 @@ plan() {
 path() {
   local name=$1
   case $name in
+    keycloak) echo "$cache/keycloak-$keycloak_version/bin/kc.sh"; return ;;
     cargo-deny) echo "$bin/cargo-deny-$deny_version"; return ;;
     moto | aws) echo "$bin/$name-$moto_sum"; return ;;
   esac
@@ -115,6 +119,25 @@ script() {
   mv "$1.part" "$1"
 }
 
+# From Maven's default repository; what a start needs to know beforehand is compiled in once (60 s).
+build_keycloak() {
+  local root=$cache/keycloak-$keycloak_version part=$cache/keycloak.part started=$SECONDS zip tool
+  for tool in mvn java unzip; do command -v "$tool" >/dev/null || die "$tool is needed for keycloak"; done
+  say "  fetching keycloak $keycloak_version (160 MB, up to 120 s on two cores)"
+  rm -rf "$part"
+  mkdir -p "$part"
+  mvn --batch-mode --quiet org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy "-Dmaven.repo.local=$part/m2" \
+    "-Dartifact=org.keycloak:keycloak-quarkus-dist:$keycloak_version:zip" "-DoutputDirectory=$part" >&2
+  zip=$part/keycloak-quarkus-dist-$keycloak_version.zip
+  echo "$keycloak_sha256  $zip" | sha256sum --check --quiet >&2 || die "keycloak is not what was pinned"
+  unzip -q "$zip" -d "$part"
+  "$part/keycloak-$keycloak_version/bin/kc.sh" build --db=dev-mem --health-enabled=false --metrics-enabled=false >&2
+  rm -rf "$root"
+  mv "$part/keycloak-$keycloak_version" "$root"
+  rm -rf "$part"
+  say "  built    keycloak $keycloak_version in $((SECONDS - started)) s"
+}
+
 [ $# -gt 0 ] || set -- etcd kube-apiserver kube-controller-manager kubectl kubectl-old
 mkdir -p "$bin"
 missing=()
@@ -130,6 +153,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     case $name in
       cargo-deny) build_deny "$p" ;;
       moto | aws) build_moto ;;
+      keycloak) build_keycloak ;;
       *) build_go "$name" "$p" ;;
     esac 9>&-
   done

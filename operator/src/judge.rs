@@ -84,7 +84,7 @@ pub fn outsiders<'a>(
         .into_iter()
         .filter_map(|identity| identity.0.as_ref().ok())
         .flat_map(|identity| &identity.spec.subjects)
-        .filter_map(Subject::named_by)
+        .filter_map(|entry| Subject::named_by(entry).or_else(|| policy::oidc::pinned(entry.oidc.as_ref()?)))
         .collect();
     Outsiders::new(system_namespace, &subjects)
 }

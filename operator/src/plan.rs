@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::access_policy::PolicyMode;
-use crds::agent_identity::PolicyRef;
+use crds::agent_identity::{OidcSubject, PolicyRef, Subject as Entry};
 use crds::{AccessPolicy, AccessPolicySpec, AgentIdentity};
 use kube::core::DeserializeGuard;
 use kube::{Resource as _, ResourceExt as _};
 use policy::lint::lint;
+use policy::oidc;
 use policy::shard::{
     EVERY_NAMESPACE, FORMAT_VERSION, GUARDRAILS_NAME, MAX_SHARD_BYTES, Shard, ShardContent, ShardIdentity,
     ShardPolicy, agent_shard_name, selects,
@@ -144,7 +145,7 @@ fn unreadable_policy(name: &str, uid: &str, generation: i64, error: &str) -> Sha
 
 // The oldest first: it keeps a subject that a younger one claims too.
 fn plan_identities(world: &World, plan: &mut Plan) -> Vec<ShardIdentity> {
-    let mut taken: BTreeMap<Subject, Key> = BTreeMap::new();
+    let mut taken = Taken::default();
     let mut accepted = Vec::new();
     for identity in &world.identities {
         let key = key_of(identity);
@@ -152,9 +153,7 @@ fn plan_identities(world: &World, plan: &mut Plan) -> Vec<ShardIdentity> {
         let (chosen, refusal) =
             if ending { (None, None) } else { choose_generation(world, &key, identity, &taken) };
         if let Some(chosen) = &chosen {
-            for subject in subjects(chosen) {
-                taken.entry(subject).or_insert_with(|| key.clone());
-            }
+            chosen.spec.subjects.iter().for_each(|entry| taken.take(entry, &key));
         }
         let shard = chosen.as_ref().map(|_| agent_shard_name(&key.0, &key.1));
         let (username, groups) = names_of(&key, identity.0.as_ref().ok());
@@ -169,7 +168,7 @@ fn choose_generation(
     world: &World,
     key: &Key,
     identity: &DeserializeGuard<AgentIdentity>,
-    taken: &BTreeMap<Subject, Key>,
+    taken: &Taken,
 ) -> (Option<ShardIdentity>, Option<Refusal>) {
     let (namespace, name) = key;
     let uid = identity.uid().unwrap_or_default();
@@ -199,28 +198,46 @@ fn choose_generation(
 }
 
 // What an older identity took since may not stay in the last good generation of a younger one.
-fn without_lost_subjects(mut kept: ShardIdentity, taken: &BTreeMap<Subject, Key>) -> Option<ShardIdentity> {
-    kept.spec
-        .subjects
-        .retain(|entry| Subject::named_by(entry).is_some_and(|subject| !taken.contains_key(&subject)));
+fn without_lost_subjects(mut kept: ShardIdentity, taken: &Taken) -> Option<ShardIdentity> {
+    kept.spec.subjects.retain(|entry| taken.holder(entry).is_none());
     (!kept.spec.subjects.is_empty()).then_some(kept)
 }
 
-fn conflict(identity: &ShardIdentity, taken: &BTreeMap<Subject, Key>) -> Option<Refusal> {
+fn conflict(identity: &ShardIdentity, taken: &Taken) -> Option<Refusal> {
     identity.spec.subjects.iter().find_map(|entry| {
-        let subject = Subject::named_by(entry)?;
-        let (namespace, name) = taken.get(&subject)?;
+        let (namespace, name) = taken.holder(entry)?;
+        let what = Subject::named_by(entry).or_else(|| oidc::pinned(entry.oidc.as_ref()?));
+        let words = what.map(|subject| format!(" ({})", subject.username())).unwrap_or_default();
         let message = format!(
-            "subject `{}` ({}) belongs to AgentIdentity `{namespace}/{name}`, which is older",
-            entry.name,
-            subject.username()
+            "subject `{}`{words} belongs to AgentIdentity `{namespace}/{name}`, which is older",
+            entry.name
         );
         Some(Refusal { reason: "SubjectConflict", message })
     })
 }
 
-fn subjects(identity: &ShardIdentity) -> impl Iterator<Item = Subject> {
-    identity.spec.subjects.iter().filter_map(Subject::named_by)
+/// The subjects of the identities so far, and whose they are.
+#[derive(Default)]
+struct Taken {
+    named: BTreeMap<Subject, Key>,
+    described: Vec<(OidcSubject, Key)>,
+}
+
+impl Taken {
+    fn take(&mut self, entry: &Entry, key: &Key) {
+        if let Some(subject) = Subject::named_by(entry) {
+            self.named.entry(subject).or_insert_with(|| key.clone());
+        }
+        self.described.extend(entry.oidc.clone().map(|oidc| (oidc, key.clone())));
+    }
+
+    fn holder(&self, entry: &Entry) -> Option<&Key> {
+        let named = Subject::named_by(entry).and_then(|subject| self.named.get(&subject));
+        let described = entry.oidc.as_ref().and_then(|oidc| {
+            self.described.iter().find(|(other, _)| oidc::overlap(oidc, other)).map(|(_, key)| key)
+        });
+        named.or(described)
+    }
 }
 
 fn names_of((namespace, name): &Key, identity: Option<&AgentIdentity>) -> (String, Vec<String>) {

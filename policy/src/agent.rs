@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use crds::agent_identity::{Limits, SessionSettings};
+use crds::agent_identity::{Limits, SessionSettings, Subject};
 use crds::names;
 
 use crate::index::EntryIndex;
+use crate::oidc::Trust;
 use crate::rule::{CompiledMask, CompiledPolicy, CompiledRule, Effect, Level, Mode};
 use crate::shard::ShardIdentity;
 use crate::terms::{PolicyTerms, Terms};
@@ -21,6 +22,7 @@ pub struct Agent {
     guardrails: Arc<PolicySet>,
     level: Level,
     window_terms: Option<Terms>,
+    trusts: Vec<Arc<Trust>>,
 }
 
 impl PartialEq for Agent {
@@ -41,7 +43,10 @@ impl Agent {
         let groups = groups(&identity.namespace).into_iter().chain(extra).collect();
         let level = own.level.max(guardrails.level);
         let window_terms = window_terms([&own, &*guardrails]);
-        Agent { identity, username, groups, own, guardrails, level, window_terms }
+        // One that this program does not understand authenticates nobody.
+        let trust = |entry: &Subject| Trust::new(&entry.name, entry.oidc.as_ref()?).ok().map(Arc::new);
+        let trusts = identity.spec.subjects.iter().filter_map(trust).collect();
+        Agent { identity, username, groups, own, guardrails, level, window_terms, trusts }
     }
 
     /// Namespace of the AgentIdentity.
@@ -77,6 +82,11 @@ impl Agent {
     /// The identity as published.
     pub fn identity(&self) -> &ShardIdentity {
         &self.identity
+    }
+
+    /// The OIDC entries of its subjects.
+    pub fn trusts(&self) -> &[Arc<Trust>] {
+        &self.trusts
     }
 
     /// Rate, pending and stream limits.

@@ -1,6 +1,6 @@
 //! The whole live config, compiled: subjects to agents, agents to merged indexes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crds::access_policy::PolicyMode;
@@ -8,6 +8,7 @@ use crds::access_policy::PolicyMode;
 use crate::agent::{Agent, PolicySet};
 use crate::compile;
 use crate::hash::bundle_hash;
+use crate::oidc::{self, Issuer, Trust};
 use crate::rule::CompiledPolicy;
 use crate::shard::{GUARDRAILS_NAME, Shard, ShardContent, ShardError, ShardIdentity, ShardPolicy};
 use crate::subject::Subject;
@@ -24,6 +25,8 @@ pub struct Bundle {
     agents: BTreeMap<(String, String), Arc<Agent>>,
     subjects: HashMap<Subject, Found>,
     conflicts: Vec<Subject>,
+    trusts: HashMap<Arc<str>, Vec<Trusted>>,
+    pinned: Vec<Subject>,
 }
 
 #[derive(Debug)]
@@ -39,6 +42,15 @@ pub struct Found {
     pub agent: Arc<Agent>,
     /// The subject's name in `AgentIdentity.spec.subjects`.
     pub subject_name: Arc<str>,
+}
+
+/// An OIDC entry, and whose it is.
+#[derive(Clone, Debug)]
+pub struct Trusted {
+    /// The agent that its tokens authenticate as.
+    pub agent: Arc<Agent>,
+    /// Which tokens those are.
+    pub trust: Arc<Trust>,
 }
 
 /// Why there is no bundle.
@@ -86,7 +98,10 @@ impl Bundle {
         }
         let hashes = shards.iter().map(|(name, loaded)| (name.clone(), loaded.hash.clone())).collect();
         let (subjects, conflicts) = index_subjects(&agents);
-        Ok(Bundle { hash: bundle_hash(&hashes), shards, agents, subjects, conflicts })
+        let trusts = index_trusts(&agents);
+        let entries = agents.values().flat_map(|agent| &agent.identity().spec.subjects);
+        let pinned = entries.filter_map(|entry| oidc::pinned(entry.oidc.as_ref()?)).collect();
+        Ok(Bundle { hash: bundle_hash(&hashes), shards, agents, subjects, conflicts, trusts, pinned })
     }
 
     /// `sha256:<hex>` over the shards; see [`bundle_hash`].
@@ -104,6 +119,16 @@ impl Bundle {
         self.subjects.get(subject)
     }
 
+    /// Every OIDC entry that takes tokens with this `iss`, exactly; none where no agent trusts the issuer.
+    pub fn trusts(&self, issuer_url: &str) -> &[Trusted] {
+        self.trusts.get(issuer_url).map_or(&[], Vec::as_slice)
+    }
+
+    /// Every issuer that some agent trusts.
+    pub fn issuers(&self) -> BTreeSet<&Issuer> {
+        self.trusts.values().flatten().map(|trusted| trusted.trust.issuer()).collect()
+    }
+
     /// The agent of an AgentIdentity.
     pub fn agent(&self, namespace: &str, name: &str) -> Option<&Arc<Agent>> {
         self.agents.get(&(namespace.to_owned(), name.to_owned()))
@@ -114,9 +139,9 @@ impl Bundle {
         self.agents.values()
     }
 
-    /// Every subject of every agent, those in conflict included: none of them may review a grant.
+    /// Every subject of every agent that is known by name, those in conflict included: none of them may review a grant.
     pub fn subjects(&self) -> impl Iterator<Item = &Subject> {
-        self.subjects.keys().chain(&self.conflicts)
+        self.subjects.keys().chain(&self.conflicts).chain(&self.pinned)
     }
 
     /// Subjects that two identities claim; they authenticate as neither until the operator has settled it.
@@ -199,6 +224,17 @@ fn merge<'a>(compiled: impl Iterator<Item = &'a Compiled>) -> PolicySet {
         }
     }
     PolicySet::new(good, broken)
+}
+
+fn index_trusts(agents: &BTreeMap<(String, String), Arc<Agent>>) -> HashMap<Arc<str>, Vec<Trusted>> {
+    let mut trusts: HashMap<Arc<str>, Vec<Trusted>> = HashMap::new();
+    for agent in agents.values() {
+        for trust in agent.trusts() {
+            let trusted = Trusted { agent: Arc::clone(agent), trust: Arc::clone(trust) };
+            trusts.entry(Arc::clone(&trust.issuer().url)).or_default().push(trusted);
+        }
+    }
+    trusts
 }
 
 fn index_subjects(

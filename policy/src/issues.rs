@@ -7,6 +7,8 @@ use std::fmt;
 pub enum IssueReason {
     /// A word that can never match, or does not parse.
     InvalidPattern,
+    /// An expression that is not CEL, or that could take long.
+    InvalidExpression,
     /// In the schema, not yet in the program (ruling on fields whose feature is not built).
     NotSupportedYet,
 }
@@ -16,6 +18,7 @@ impl IssueReason {
     pub const fn as_str(self) -> &'static str {
         match self {
             IssueReason::InvalidPattern => "InvalidPattern",
+            IssueReason::InvalidExpression => "InvalidExpression",
             IssueReason::NotSupportedYet => "NotSupportedYet",
         }
     }
@@ -57,6 +60,14 @@ impl Issues {
         self.0.push(Issue {
             path: path.into(),
             reason: IssueReason::InvalidPattern,
+            message: message.into(),
+        });
+    }
+
+    pub(crate) fn expression(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        self.0.push(Issue {
+            path: path.into(),
+            reason: IssueReason::InvalidExpression,
             message: message.into(),
         });
     }

@@ -2,7 +2,7 @@
 
 use crds::agent_identity::{Subject as Declared, SubjectType};
 
-/// An authenticated subject. A ServiceAccount here; OIDC and AWS IAM subjects join it with their own evidence.
+/// An authenticated subject.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Subject {
     /// A Kubernetes ServiceAccount, proven by a token with audience `sallyport`.
@@ -11,6 +11,13 @@ pub enum Subject {
         namespace: String,
         /// Name of the ServiceAccount.
         name: String,
+    },
+    /// Whom an OpenID Connect issuer vouches for. Which agent it is, the claims of its token decide ([`crate::oidc`]).
+    Oidc {
+        /// Claim `iss`.
+        issuer: String,
+        /// Claim `sub`.
+        sub: String,
     },
 }
 
@@ -33,12 +40,13 @@ impl Subject {
         Some(Subject::ServiceAccount { namespace: namespace.to_owned(), name: name.to_owned() })
     }
 
-    /// The user name that kube-apiserver gives this subject.
+    /// The user name that kube-apiserver gives this subject (an OIDC one by its default prefix, the issuer and `#`).
     pub fn username(&self) -> String {
         match self {
             Subject::ServiceAccount { namespace, name } => {
                 format!("{SERVICE_ACCOUNT_PREFIX}{namespace}:{name}")
             }
+            Subject::Oidc { issuer, sub } => format!("{issuer}#{sub}"),
         }
     }
 
@@ -46,6 +54,7 @@ impl Subject {
     pub fn subject_type(&self) -> SubjectType {
         match self {
             Subject::ServiceAccount { .. } => SubjectType::ServiceAccount,
+            Subject::Oidc { .. } => SubjectType::Oidc,
         }
     }
 }

@@ -7,6 +7,7 @@ use crds::agent_identity::{SubjectType, TargetType};
 
 use crate::compile;
 use crate::matcher::Matcher;
+use crate::oidc;
 
 pub use crate::issues::{Issue, IssueReason, Issues};
 
@@ -18,7 +19,7 @@ pub fn policy(spec: &AccessPolicySpec) -> Result<(), Issues> {
     compile::policy("", 0, spec).map(|_| ())
 }
 
-/// Whether an identity uses only what is built: ServiceAccount subjects and the gate's own cluster.
+/// Whether an identity uses only what is built, and its expressions compile.
 ///
 /// # Errors
 /// Every issue, each with its field path.
@@ -32,7 +33,10 @@ pub fn identity(spec: &AgentIdentitySpec) -> Result<(), Issues> {
                     .invalid(format!("{path}.serviceAccount"), "must be set when `type` is 'ServiceAccount'");
             }
             SubjectType::ServiceAccount => {}
-            SubjectType::Oidc => issues.unsupported(format!("{path}.type"), "subject type `OIDC`"),
+            SubjectType::Oidc => match &subject.oidc {
+                Some(oidc) => oidc::validate(&format!("{path}.oidc"), oidc, &mut issues),
+                None => issues.invalid(format!("{path}.oidc"), "must be set when `type` is 'OIDC'"),
+            },
             SubjectType::AwsIamRole => {
                 issues.unsupported(format!("{path}.type"), "subject type `AWSIAMRole`")
             }

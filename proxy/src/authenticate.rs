@@ -1,20 +1,27 @@
 //! A session becomes a subject: one bearer token, reviewed by the API server for our audience, of a known agent.
+mod again;
+mod kept;
+mod oidc;
 mod review;
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use kube::Client;
+use parsing::header::Token;
 use policy::agent::Agent;
-use policy::bundle::Bundle;
+use policy::bundle::{Bundle, Trusted};
 use policy::subject::Subject;
 use thiserror::Error;
 use tokio::time::Instant;
 
+pub use self::again::ask_again;
+use self::oidc::{Match, Oidc};
 use self::review::Reviews;
 use crate::limits::Limits;
 use crate::live::{AgentKey, Live, Standing};
 use crate::refuse::{Reason, Refusal};
+use crate::token::Claims;
 
 /// An authenticated caller.
 #[derive(Clone, Debug)]
@@ -29,6 +36,22 @@ pub struct Caller {
     pub subject_name: Arc<str>,
     /// When the token ends; streams end with it (F23).
     pub token_expires: Option<Timestamp>,
+    /// With what it proved it; asked about again while a stream is open.
+    pub token: Token,
+}
+
+impl Caller {
+    fn new(
+        agent: &Arc<Agent>,
+        subject: Subject,
+        subject_name: &Arc<str>,
+        token: &Token,
+        token_expires: Option<Timestamp>,
+    ) -> Self {
+        let key = AgentKey::new(agent.namespace(), agent.name());
+        let (agent, subject_name) = (Arc::clone(agent), Arc::clone(subject_name));
+        Self { agent, key, subject, subject_name, token_expires, token: token.clone() }
+    }
 }
 
 /// Why a caller is refused.
@@ -40,6 +63,12 @@ pub enum AuthenticateError {
     /// The API server cannot be asked (F25).
     #[error("the token cannot be reviewed: {0}")]
     Unavailable(String),
+    /// What it takes to verify the token cannot be had (F25).
+    #[error("the token cannot be verified: {0} cannot be had")]
+    Unverifiable(String),
+    /// The token fits subjects of more than one AgentIdentity.
+    #[error("the token fits subjects of several agents: {}", _0.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
+    Ambiguous(Vec<AgentKey>),
     /// A valid subject that no AgentIdentity names.
     #[error("no AgentIdentity names the subject `{0}`")]
     NotAnAgent(String),
@@ -64,6 +93,16 @@ impl AuthenticateError {
             AuthenticateError::Unavailable(_) => Refusal::new(
                 Reason::ServiceUnavailable,
                 "sallyport/ServiceUnavailable: the API server cannot review tokens at the moment.",
+            ),
+            AuthenticateError::Unverifiable(what) => Refusal::new(
+                Reason::ServiceUnavailable,
+                format!(
+                    "sallyport/ServiceUnavailable: the token cannot be verified: {what} cannot be had at the moment."
+                ),
+            ),
+            AuthenticateError::Ambiguous(_) => Refusal::new(
+                Reason::Unauthorized,
+                "the token fits the subjects of more than one AgentIdentity; next: ask an administrator to narrow their `claimValidationRules`",
             ),
             AuthenticateError::Suspended(agent) => Refusal::new(
                 Reason::AgentSuspended,
@@ -92,37 +131,89 @@ struct Proven {
 #[derive(Clone)]
 pub struct Authenticator {
     reviews: Reviews,
+    oidc: Oidc,
     limits: Limits,
 }
 
 impl Authenticator {
-    /// Asks the API server with the proxy's own client.
+    /// Asks the API server with the proxy's own client, and issuers by themselves.
     pub fn new(client: Client, limits: Limits) -> Self {
-        Self { reviews: Reviews::new(client), limits }
+        Self { reviews: Reviews::new(client), oidc: Oidc::default(), limits }
+    }
+
+    /// Keeps what tokens are verified with, for ever.
+    pub async fn keep_fresh(&self, live: &Live) {
+        self.oidc.keep_fresh(live).await;
     }
 
     /// Who the bearer of `token` is.
     ///
-    /// *Guarantees* (B122, F25): whoever can vouch for the token did so a few seconds ago at most, and one AgentIdentity names its subject.
+    /// *Guarantees* (B122, F25): whoever can vouch for the token did so a few seconds ago at most; it has not ended; exactly one
+    /// AgentIdentity has a subject that it fits.
     ///
     /// # Errors
     /// If the token is not accepted or is nobody's we know.
     pub async fn caller(
         &self,
-        token: &str,
+        token: &Token,
         bundle: &Bundle,
         live: &Live,
     ) -> Result<Caller, AuthenticateError> {
-        let Proven { subject, expires } = self.reviews.prove(token).await?;
-        let unknown = || AuthenticateError::NotAnAgent(subject.username());
-        let found = bundle.find(&subject).ok_or_else(unknown)?;
-        let agent = Arc::clone(&found.agent);
-        let key = AgentKey::new(agent.namespace(), agent.name());
-        if live.standing(&key, agent.uid()) == Standing::Gone {
-            return Err(unknown());
+        let all = self.callers(token, bundle).await?;
+        let is_there = |one: &Caller| live.standing(&one.key, one.agent.uid()) != Standing::Gone;
+        let (mut callers, gone): (Vec<Caller>, Vec<Caller>) = all.into_iter().partition(is_there);
+        let Some(first) = callers.first() else {
+            let subject = gone.first().map(|one| one.subject.username());
+            return Err(AuthenticateError::NotAnAgent(subject.unwrap_or_default()));
+        };
+        if callers.iter().any(|one| one.key != first.key) {
+            return Err(AuthenticateError::Ambiguous(callers.into_iter().map(|one| one.key).collect()));
         }
-        let subject_name = Arc::clone(&found.subject_name);
-        Ok(Caller { agent, key, subject, subject_name, token_expires: expires })
+        if first.token_expires.is_some_and(|end| end <= Timestamp::now()) {
+            return Err(AuthenticateError::Rejected("the token has expired; next: get a new one".to_owned()));
+        }
+        Ok(callers.swap_remove(0))
+    }
+
+    /// Every agent whose subject the token fits, at least one. A token of a trusted issuer is verified with the issuer's keys;
+    /// one of this cluster's own issuer may be a ServiceAccount's as well, and then the API server is asked too.
+    async fn callers(&self, token: &Token, bundle: &Bundle) -> Result<Vec<Caller>, AuthenticateError> {
+        let claims = Claims::peek(token.expose());
+        let trusted =
+            claims.as_ref().and_then(Claims::issuer).map_or(&[][..], |issuer| bundle.trusts(issuer));
+        if trusted.is_empty() {
+            return Ok(vec![self.by_review(token, bundle).await?]);
+        }
+        let by_issuer = self.by_issuer(token, bundle, trusted).await;
+        if !claims.is_some_and(|claims| claims.names_service_account()) {
+            return by_issuer;
+        }
+        match (by_issuer, self.by_review(token, bundle).await) {
+            (Ok(callers), Ok(caller)) => Ok(callers.into_iter().chain([caller]).collect()),
+            (Ok(callers), Err(_)) => Ok(callers),
+            (Err(_), Ok(caller)) => Ok(vec![caller]),
+            // The API server knows whose it is: that is the better word.
+            (Err(_), Err(stranger @ AuthenticateError::NotAnAgent(_))) => Err(stranger),
+            (Err(error), Err(_)) => Err(error),
+        }
+    }
+
+    async fn by_review(&self, token: &Token, bundle: &Bundle) -> Result<Caller, AuthenticateError> {
+        let Proven { subject, expires } = self.reviews.prove(token.expose()).await?;
+        let found = bundle.find(&subject).ok_or_else(|| AuthenticateError::NotAnAgent(subject.username()))?;
+        Ok(Caller::new(&found.agent, subject, &found.subject_name, token, expires))
+    }
+
+    async fn by_issuer(
+        &self,
+        token: &Token,
+        bundle: &Bundle,
+        trusted: &[Trusted],
+    ) -> Result<Vec<Caller>, AuthenticateError> {
+        let matches = self.oidc.prove(token.expose(), bundle, trusted).await?;
+        let caller =
+            |one: Match| Caller::new(&one.agent, one.subject, &one.subject_name, token, Some(one.expires));
+        Ok(matches.into_iter().map(caller).collect())
     }
 
     /// Whether the caller may ask now. Apart from [`Authenticator::caller`], so that the refusal is recorded.

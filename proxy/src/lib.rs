@@ -4,6 +4,7 @@ pub mod accept;
 pub mod admin;
 pub mod answer;
 pub mod authenticate;
+pub mod budget;
 pub mod config;
 pub mod decide;
 pub mod denials;

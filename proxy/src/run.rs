@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::accept::Acceptor;
 use crate::admin;
-use crate::authenticate::Authenticator;
+use crate::authenticate::{Authenticator, ask_again};
 use crate::config::Config;
 use crate::decide::Decider;
 use crate::denials::Denials;
@@ -177,6 +177,8 @@ fn ground(config: &Config, client: &kube::Client, gate: &Arc<Gate>) -> Vec<BoxFu
         Box::pin(gate.grants.clone().follow(live)),
         Box::pin(async move { discovery.discovery.keep_fresh().await }),
         Box::pin(watch_streams(Arc::clone(gate))),
+        Box::pin(watch_callers(Arc::clone(gate))),
+        Box::pin(watch_issuers(Arc::clone(gate))),
         Box::pin(watch_recorder(Arc::clone(gate))),
         Box::pin(watch_sessions(Arc::clone(gate))),
         Box::pin(watch_grants(Arc::clone(gate))),
@@ -188,6 +190,14 @@ async fn watch_streams(gate: Arc<Gate>) {
     let asker = Asker { decider: gate.decider.clone(), grants: gate.grants.clone(), live: gate.live.clone() };
     let ask = |open: &Open, now: Timestamp| asker.still(open, now);
     gate.streams.watch_over(&gate.live, ask).await;
+}
+
+async fn watch_callers(gate: Arc<Gate>) {
+    ask_again(&gate.authenticator, &gate.streams, &gate.live).await;
+}
+
+async fn watch_issuers(gate: Arc<Gate>) {
+    gate.authenticator.keep_fresh(&gate.live).await;
 }
 
 async fn watch_recorder(gate: Arc<Gate>) {

@@ -176,7 +176,7 @@ impl Climb {
             Refusal::new(Reason::ServiceUnavailable, format!("sallyport/ServiceUnavailable: {not}."))
         })?;
         let token = header::bearer(headers).map_err(|error| refuse::unread(error.into()))?;
-        let caller = self.gate.authenticator.caller(token.expose(), &bundle, &self.gate.live).await;
+        let caller = self.gate.authenticator.caller(&token, &bundle, &self.gate.live).await;
         self.gate.telemetry.stage(Stage::Authenticate, started.elapsed());
         caller.map_err(|error| {
             tracing::info!(id = %self.id, peer = %self.connection.peer, %error, "not authenticated");

@@ -180,16 +180,31 @@ impl Streams {
             }
             match ask(&entry.what, now) {
                 Still::Until(until) => entry.until = until,
-                Still::Cut(refusal) => {
-                    self.telemetry.stream_cut(refusal.reason.as_str());
-                    tracing::info!(agent = %entry.what.caller.key, id = %entry.what.id, reason = refusal.reason.as_str(), "a stream was cut");
-                    *entry.ending.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
-                    entry.ending.token.cancel();
-                }
+                Still::Cut(refusal) => self.end(entry, refusal),
             }
             soonest = [soonest, entry.until].into_iter().flatten().min();
         }
         soonest
+    }
+
+    /// Who opened what is open, each under the number of the stream.
+    pub fn callers(&self) -> Vec<(u64, Caller)> {
+        self.lock().iter().map(|(number, entry)| (*number, entry.what.caller.clone())).collect()
+    }
+
+    /// Cuts one stream, if it is still open.
+    pub fn cut(&self, number: u64, refusal: Box<Refusal>) {
+        if let Some(entry) = self.lock().get(&number).filter(|entry| !entry.ending.token.is_cancelled()) {
+            self.end(entry, refusal);
+        }
+    }
+
+    fn end(&self, entry: &Entry, refusal: Box<Refusal>) {
+        let (what, reason) = (&entry.what, refusal.reason.as_str());
+        self.telemetry.stream_cut(reason);
+        tracing::info!(agent = %what.caller.key, id = %what.id, reason, "a stream was cut");
+        *entry.ending.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
+        entry.ending.token.cancel();
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Entry>> {

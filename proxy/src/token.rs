@@ -4,12 +4,16 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use serde::Deserialize;
 
+const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
+
 /// The claims that are of use.
 #[derive(Debug, Default, Deserialize)]
 pub struct Claims {
     #[serde(default)]
     aud: Audience,
-    exp: Option<i64>,
+    exp: Option<f64>,
+    iss: Option<String>,
+    sub: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -34,20 +38,44 @@ impl Claims {
 
     /// When the token ends.
     pub fn expires(&self) -> Option<Timestamp> {
-        Timestamp::from_second(self.exp?).ok()
+        let seconds = self.exp.filter(|seconds| (0.0..253_402_300_800.0).contains(seconds))?;
+        #[expect(clippy::cast_possible_truncation, reason = "the range was checked")]
+        Timestamp::from_second(seconds as i64).ok()
+    }
+
+    /// Whose token it says it is; exactly as it says.
+    pub fn issuer(&self) -> Option<&str> {
+        self.iss.as_deref()
+    }
+
+    /// Whether it could be a token of a ServiceAccount for our audience.
+    pub fn names_service_account(&self) -> bool {
+        let ours = self.all_audiences().iter().any(|one| one == crds::names::TOKEN_AUDIENCE);
+        ours && self.sub.as_deref().is_some_and(|sub| sub.starts_with(SERVICE_ACCOUNT))
+    }
+
+    /// Whose token it says it is, for a sentence, where it is no ServiceAccount's.
+    pub fn foreign_issuer(&self) -> Option<String> {
+        let foreign = !self.sub.as_deref().is_some_and(|sub| sub.starts_with(SERVICE_ACCOUNT));
+        self.iss.as_deref().filter(|_| foreign).map(clean)
+    }
+
+    fn all_audiences(&self) -> &[String] {
+        match &self.aud {
+            Audience::None => &[],
+            Audience::One(one) => std::slice::from_ref(one),
+            Audience::Many(many) => many,
+        }
     }
 
     /// The audiences, joined for a sentence; control characters and quotes cannot be in it.
     pub fn audiences(&self) -> String {
-        let all = match &self.aud {
-            Audience::None => return String::new(),
-            Audience::One(one) => std::slice::from_ref(one),
-            Audience::Many(many) => many,
-        };
-        let clean =
-            |one: &String| one.chars().filter(|c| c.is_ascii_graphic() && *c != '"').take(128).collect();
-        all.iter().take(4).map(clean).collect::<Vec<String>>().join(", ")
+        self.all_audiences().iter().take(4).map(|one| clean(one)).collect::<Vec<String>>().join(", ")
     }
+}
+
+fn clean(text: &str) -> String {
+    text.chars().filter(|c| c.is_ascii_graphic() && *c != '"').take(128).collect()
 }
 
 #[cfg(test)]

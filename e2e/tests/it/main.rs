@@ -17,6 +17,7 @@ mod leader;
 mod logs;
 mod manifests;
 mod mask;
+mod oidc;
 mod operator;
 mod past;
 mod plugin;

@@ -45,6 +45,6 @@ fn settle(mut answer: AdmissionResponse, outcome: Result<(), Issues>) -> Admissi
                 .push(format!("{words}; this generation will not be in force"));
             answer
         }
-        IssueReason::InvalidPattern => super::refuse(answer, &words),
+        IssueReason::InvalidPattern | IssueReason::InvalidExpression => super::refuse(answer, &words),
     }
 }

@@ -230,7 +230,6 @@ fn selection_is_by_namespace_name_and_labels() {
 fn identities_that_use_what_is_not_built_say_so() {
     let spec = |subjects: Value, target: Value| from(json!({"subjects": subjects, "target": target}));
     let role = json!([{"name": "a", "type": "AWSIAMRole", "awsIAMRole": {"arn": "arn:aws:iam::111122223333:role/r"}}]);
-    let oidc = json!([{"name": "a", "type": "OIDC", "oidc": {"issuer": {"url": "https://x", "audiences": ["y"]}, "claimValidationRules": []}}]);
     let eks = json!({"type": "EKS", "eks": {"clusterName": "c", "region": "r", "roleARN": "a"}});
     let fixed = json!({"type": "Static", "static": {"server": "https://x", "caBundle": "", "tokenSecretRef": {"name": "n", "key": "k"}}});
     let account =
@@ -245,10 +244,6 @@ fn identities_that_use_what_is_not_built_say_so() {
         Err("spec.subjects[0].type: subject type `AWSIAMRole` is not supported yet".into())
     );
     assert_eq!(
-        issues(&oidc, &home),
-        Err("spec.subjects[0].type: subject type `OIDC` is not supported yet".into())
-    );
-    assert_eq!(
         issues(&account, &eks),
         Err("spec.target.type: target type `EKS` is not supported yet".into())
     );
@@ -261,4 +256,88 @@ fn identities_that_use_what_is_not_built_say_so() {
         issues(&account, &masters),
         Err("spec.target.inCluster.groups[0]: must start with 'sallyport:'".into())
     );
+}
+
+fn oidc_spec(issuer: Value, rules: Value) -> crds::AgentIdentitySpec {
+    from(json!({
+        "subjects": [{"name": "ci", "type": "OIDC", "oidc": {"issuer": issuer, "claimValidationRules": rules}}],
+        "target": {"type": "InCluster"},
+    }))
+}
+
+#[test]
+fn an_oidc_subject_is_checked_beyond_its_schema() {
+    let at = |url: &str| json!({"url": url, "audiences": ["sallyport"]});
+    let pinned = json!([{"claim": "sub", "requiredValue": "x"}]);
+    let good = at("https://issuer.example/realms/a");
+    assert_eq!(validate::identity(&oidc_spec(good.clone(), pinned.clone())), Ok(()));
+    let issuer = "spec.subjects[0].oidc.issuer";
+    let rule = "spec.subjects[0].oidc.claimValidationRules";
+    for (issuer_spec, rules, reason, path) in [
+        (at("http://issuer.example"), pinned.clone(), "InvalidPattern", format!("{issuer}.url")),
+        (at("https://"), pinned.clone(), "InvalidPattern", format!("{issuer}.url")),
+        (at("https://user@issuer.example"), pinned.clone(), "InvalidPattern", format!("{issuer}.url")),
+        (at("https://issuer.example?a=b"), pinned.clone(), "InvalidPattern", format!("{issuer}.url")),
+        (
+            json!({"url": "https://i.example", "audiences": []}),
+            pinned.clone(),
+            "InvalidPattern",
+            format!("{issuer}.audiences"),
+        ),
+        (
+            json!({"url": "https://i.example", "audiences": ["a"], "certificateAuthority": "-----"}),
+            pinned,
+            "InvalidPattern",
+            format!("{issuer}.certificateAuthority"),
+        ),
+        (good.clone(), json!([]), "InvalidPattern", rule.to_owned()),
+        (good.clone(), json!([{"claim": "azp", "requiredValue": "x"}]), "InvalidPattern", rule.to_owned()),
+        (good.clone(), json!([{"claim": "sub"}]), "InvalidPattern", rule.to_owned()),
+        (
+            good.clone(),
+            json!([{"expression": "claims.sub =="}]),
+            "InvalidExpression",
+            format!("{rule}[0].expression"),
+        ),
+        (
+            good,
+            json!([{"expression": "request.user == 'x'"}]),
+            "InvalidExpression",
+            format!("{rule}[0].expression"),
+        ),
+    ] {
+        let issues = validate::identity(&oidc_spec(issuer_spec, rules)).unwrap_err();
+        assert_eq!(issues.reason().as_str(), reason, "{issues}");
+        assert!(issues.all().iter().any(|issue| issue.path == path), "{path}: {issues}");
+    }
+}
+
+#[test]
+fn what_two_entries_take_together_is_seen_in_their_texts() {
+    let entry = |url: &str, audiences: &[&str], rules: Value| {
+        let spec = oidc_spec(json!({"url": url, "audiences": audiences}), rules);
+        spec.subjects.into_iter().next().and_then(|subject| subject.oidc).unwrap()
+    };
+    let sub = json!({"claim": "sub", "requiredValue": "x"});
+    let worded = json!({"claim": "sub", "requiredValue": "x", "message": "only x"});
+    let more = json!({"expression": "claims.a == 'b'"});
+    let other = json!({"expression": "claims.a == 'c'"});
+    let one = entry("https://i", &["a", "b"], json!([sub, more]));
+    for (two, expected) in [
+        (entry("https://i", &["b"], json!([more, worded])), true),
+        (entry("https://i", &["b"], json!([sub])), true),
+        (entry("https://i", &["b"], json!([sub, more, other])), true),
+        (entry("https://i", &["b"], json!([sub, other])), false),
+        (entry("https://i", &["c"], json!([sub, more])), false),
+        (entry("https://i/", &["b"], json!([sub, more])), false),
+    ] {
+        assert_eq!(
+            (policy::oidc::overlap(&one, &two), policy::oidc::overlap(&two, &one)),
+            (expected, expected)
+        );
+    }
+    let subject = Subject::Oidc { issuer: "https://i".into(), sub: "x".into() };
+    assert_eq!(policy::oidc::pinned(&one), Some(subject.clone()));
+    assert_eq!(subject.username(), "https://i#x");
+    assert_eq!(policy::oidc::pinned(&entry("https://i", &["a"], json!([more]))), None);
 }

@@ -9,6 +9,7 @@
 
 mod approval;
 mod bundles;
+mod cel;
 mod instructions;
 mod lint;
 mod properties;

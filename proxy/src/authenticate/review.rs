@@ -1,23 +1,19 @@
 //! A token of this cluster: the API server reviews it for our audience, and says whose it is.
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use kube::api::PostParams;
 use kube::{Api, Client};
 use policy::subject::Subject;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
+use super::kept::{self, Kept};
 use super::{AuthenticateError, Proven};
 use crate::token::Claims;
 
-const KEEP: Duration = Duration::from_secs(10);
-const KEEP_NO: Duration = Duration::from_secs(2);
-const MOST_KEPT: usize = 10_000;
 const REVIEW: Duration = Duration::from_secs(5);
 const REVIEWS_AT_ONCE: usize = 32;
 const MOUNT: &str = "mount a projected token with audience sallyport";
@@ -26,14 +22,8 @@ const MOUNT: &str = "mount a projected token with audience sallyport";
 #[derive(Clone)]
 pub struct Reviews {
     api: Api<TokenReview>,
-    kept: Arc<Mutex<HashMap<[u8; 32], Kept>>>,
+    kept: Kept<Result<Reviewed, String>>,
     slots: Arc<Semaphore>,
-}
-
-#[derive(Clone)]
-struct Kept {
-    until: Instant,
-    reviewed: Result<Reviewed, String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +36,7 @@ impl Reviews {
     /// Asks with the proxy's own client.
     pub fn new(client: Client) -> Self {
         let slots = Arc::new(Semaphore::new(REVIEWS_AT_ONCE));
-        Self { api: Api::all(client), kept: Arc::default(), slots }
+        Self { api: Api::all(client), kept: Kept::default(), slots }
     }
 
     /// Whose token it is.
@@ -63,14 +53,13 @@ impl Reviews {
     }
 
     async fn review(&self, token: &str) -> Result<Reviewed, AuthenticateError> {
-        let mut key = [0; 32];
-        key.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
-        if let Some(kept) = self.remembered(&key) {
-            return kept.map_err(AuthenticateError::Rejected);
+        let hash = kept::hash(token);
+        if let Some(finding) = self.kept.get(&hash) {
+            return finding.map_err(AuthenticateError::Rejected);
         }
         let _slot = self.slots.acquire().await;
-        if let Some(kept) = self.remembered(&key) {
-            return kept.map_err(AuthenticateError::Rejected);
+        if let Some(finding) = self.kept.get(&hash) {
+            return finding.map_err(AuthenticateError::Rejected);
         }
         let audience = crds::names::TOKEN_AUDIENCE.to_owned();
         let spec = TokenReviewSpec { token: Some(token.to_owned()), audiences: Some(vec![audience]) };
@@ -83,31 +72,11 @@ impl Reviews {
         };
         let claims = Claims::peek(token);
         let reviewed = judge(&answered, claims.as_ref());
-        self.remember(key, &reviewed);
+        match &reviewed {
+            Ok(yes) => self.kept.good(hash, yes.expires, Ok(yes.clone())),
+            Err(why) => self.kept.bad(hash, Err(why.clone())),
+        }
         reviewed.map_err(AuthenticateError::Rejected)
-    }
-
-    fn remembered(&self, key: &[u8; 32]) -> Option<Result<Reviewed, String>> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.get(key).filter(|one| one.until > Instant::now()).map(|one| one.reviewed.clone())
-    }
-
-    fn remember(&self, key: [u8; 32], reviewed: &Result<Reviewed, String>) {
-        let life = match reviewed {
-            Ok(yes) => yes.expires.map_or(KEEP, |end| {
-                let left = end.duration_since(Timestamp::now());
-                KEEP.min(Duration::try_from(left).unwrap_or_default())
-            }),
-            Err(_) => KEEP_NO,
-        };
-        let now = Instant::now();
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() >= MOST_KEPT {
-            kept.retain(|_, one| one.until > now);
-        }
-        if kept.len() < MOST_KEPT {
-            kept.insert(key, Kept { until: now + life, reviewed: reviewed.clone() });
-        }
     }
 }
 
@@ -130,8 +99,16 @@ fn judge(review: &TokenReview, claims: Option<&Claims>) -> Result<Reviewed, Stri
 fn rejection(claims: Option<&Claims>, now: Timestamp) -> String {
     let audience = crds::names::TOKEN_AUDIENCE;
     let Some(claims) = claims else {
-        return format!("the token is not valid; next: {MOUNT}");
+        return format!(
+            "the token is not valid: damaged, cut off, encrypted or of no known kind; next: {MOUNT}"
+        );
     };
+    if let Some(issuer) = claims.foreign_issuer() {
+        let next = "ask an administrator to name it in an AgentIdentity's `subjects`";
+        return format!(
+            "token issuer is \"{issuer}\", which no AgentIdentity names; next: {next}, or {MOUNT}"
+        );
+    }
     if claims.expires().is_some_and(|end| end <= now) {
         return format!("the token has expired; next: read the token file again, or {MOUNT}");
     }
