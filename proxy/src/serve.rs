@@ -1,4 +1,5 @@
 //! One request, from accept to record.
+mod minting;
 mod note;
 mod oracle;
 mod outcome;
@@ -15,7 +16,7 @@ use hyper::body::Incoming;
 use jiff::Timestamp;
 use parsing::header;
 use parsing::request::Request as Asked;
-use policy::action::{Action, Verb};
+use policy::action::Action;
 use policy::decision::Verdict;
 use policy::evaluate::{Facts, GrantAct, own_grants};
 use policy::explain;
@@ -220,6 +221,7 @@ impl Climb {
             return Err(explain::stream_denied(&action));
         }
         refuse_damage(&asked)?;
+        minting::refuse(&asked)?;
         oracle::refuse(&asked, &decision)?;
         let pass = Pass { climb: self, climber, known, action: &action, discovery: &discovery };
         match decision.terms() {
@@ -254,17 +256,11 @@ impl Climb {
 
 /// What would destroy a value that the client has only seen masked (C).
 fn refuse_damage(asked: &Asked) -> Result<(), Refusal> {
-    let Action::Resource(action) = &asked.action else { return Ok(()) };
     let placeholders =
         asked.body.to_json().map(|body| masking::detect::placeholders(&body)).unwrap_or_default();
     if !placeholders.is_empty() {
         let paths: Vec<&str> = placeholders.iter().map(String::as_str).collect();
         return Err(explain::masked_value_in_write(&asked.action, &paths));
-    }
-    let writes = matches!(action.verb, Verb::Create | Verb::Update | Verb::Patch);
-    if writes && action.group.is_empty() && action.resource == "secrets" {
-        let next = "ask a person to write the Secret; other objects may refer to it by name";
-        return Err(explain::not_supported(&asked.action, "writing Secrets", next));
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use e2e::{Agent, ControlPlane, Filter, Gate, Setup, Version};
+use e2e::{Agent, ControlPlane, Gate, Setup, Version};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use kube::api::ObjectMeta;
@@ -257,15 +257,12 @@ async fn b18_raw_watches_of_every_form_are_masked() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn b40_b43_writes_answer_masked_or_not_at_all() -> anyhow::Result<()> {
-    let (gate, agent, namespace) = vault("writer").await?;
+    let (_, agent, namespace) = vault("writer").await?;
     let merge = [("Content-Type", "application/merge-patch+json")];
     let strategic = [("Content-Type", "application/strategic-merge-patch+json")];
     for query in ["", "?dryRun=All"] {
-        let secret = format!("/api/v1/namespaces/{namespace}/secrets/db{query}");
-        let answer = agent.send(0, "PATCH", &secret, &merge, b"{}").await?;
-        assert_eq!(answer.code, 403, "{query}: {}", answer.text());
-        assert_clean("PATCH secret", &answer.body);
         for target in [
+            format!("/api/v1/namespaces/{namespace}/secrets/db{query}"),
             format!("/api/v1/namespaces/{namespace}/configmaps/flags{query}"),
             format!("/api/v1/namespaces/{namespace}/pods/one{query}"),
             format!("/apis/apps/v1/namespaces/{namespace}/deployments/web{query}"),
@@ -278,8 +275,6 @@ async fn b40_b43_writes_answer_masked_or_not_at_all() -> anyhow::Result<()> {
             }
         }
     }
-    let secrets = Filter::ran_as(&agent.username()).verb("patch").resource("secrets").namespace(&namespace);
-    assert!(gate.plane().audit().requests(&secrets).await?.is_empty(), "no write to a Secret is sent");
     Ok(())
 }
 
@@ -332,8 +327,7 @@ async fn c_what_was_read_masked_cannot_be_written_back() -> anyhow::Result<()> {
             ] {
                 let out =
                     agent.kubectl_with(version, proxy, &[write, &["-n", &namespace]].concat(), &read)?;
-                let said =
-                    out.stderr.contains("MaskedValueInWrite") || object == "secret/db" && out.code != 0;
+                let said = out.stderr.contains("MaskedValueInWrite");
                 // Client-side apply sends only what differs from what it reads, which may be nothing.
                 let nothing_sent = write == ["apply", "-f", "-"] && out.code == 0;
                 assert!(said || nothing_sent, "{version:?} {object} {write:?}: {out:?}");

@@ -224,8 +224,8 @@ fn suspended_broken_streams_and_what_is_not_built() {
     let text = printed(&refuse(&decide(&broken, "get pods/x -n a")).unwrap());
     assert!(text.starts_with("(PolicyBroken): pods \"x\" is forbidden: sallyport/PolicyBroken: policy \"cel\" cannot be understood, so everything is denied for agents/claude-code.\n  why:     spec.rules[0].match[0].resources[0]: `Pods` is not a resource"), "{text}");
     assert!(printed(&stream_denied(&action("create pods/web/exec -n a"))).starts_with("(StreamDenied): pods \"web\" is forbidden: sallyport/StreamDenied: the gate does not open create pods/exec streams yet.\n  final:   yes"));
-    assert!(printed(&not_supported(&action("update secrets/s -n a"), "writing Secrets", "stop")).contains(
-        "sallyport/NotSupportedYet: writing Secrets is not supported yet.\n  final:   yes, in this version."
+    assert!(printed(&not_supported(&action("update secrets/s -n a"), "copying Secrets", "stop")).contains(
+        "sallyport/NotSupportedYet: copying Secrets is not supported yet.\n  final:   yes, in this version."
     ));
 }
 

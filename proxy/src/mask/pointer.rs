@@ -3,11 +3,12 @@
 use policy::mask::Step;
 use serde_json::Value;
 
+/// The annotation that holds the whole object once more, as JSON text (B20).
+pub const LAST_APPLIED: [&str; 3] =
+    ["metadata", "annotations", "kubectl.kubernetes.io/last-applied-configuration"];
+
 /// Fields that hold other fields' values once more, in every kind (B20, B21).
-const COPIES: [&[&str]; 2] = [
-    &["metadata", "annotations", "kubectl.kubernetes.io/last-applied-configuration"],
-    &["metadata", "managedFields"],
-];
+const COPIES: [&[&str]; 2] = [&LAST_APPLIED, &["metadata", "managedFields"]];
 
 /// The tokens of an RFC 6901 pointer; none for what is no text.
 pub fn tokens(pointer: &Value) -> Vec<String> {

@@ -7,7 +7,7 @@ use policy::explain;
 use policy::mask::Step;
 use serde_json::Value;
 
-use crate::mask::pointer::{is_copy, meets, tokens};
+use crate::mask::pointer::{LAST_APPLIED, is_copy, meets, tokens};
 use crate::refuse::Refusal;
 
 /// Refuses what would tell a masked value by its effect: a JSON patch that reads it, a selector on it, and a change of
@@ -66,15 +66,37 @@ fn reads(operation: &Value, paths: &[&[Step]]) -> bool {
 fn writes(body: &Body, paths: &[&[Step]]) -> bool {
     match body {
         Body::Object(value) | Body::Merge(value) | Body::Strategic(value) | Body::Apply(value) => {
-            paths.iter().any(|path| holds(value, path))
+            paths.iter().any(|path| holds(value, path)) || repeats(value, &LAST_APPLIED, paths)
         }
         Body::JsonPatch(operations) => operations.iter().any(|operation| {
             let pointer = tokens(&operation["path"]);
             let is_move = matches!(operation["op"].as_str(), Some("copy" | "move"));
-            operation["op"] != "remove" && paths.iter().any(|path| puts(&pointer, operation, is_move, path))
+            let puts = |path: &&[Step]| puts(&pointer, operation, is_move, path);
+            operation["op"] != "remove"
+                && (paths.iter().any(puts) || puts_copy(&pointer, operation, is_move, paths))
         }),
         Body::Empty | Body::Delete(_) | Body::Review(_) => false,
     }
+}
+
+/// Whether the last-applied annotation at this place of `value` holds a masked path's value once more: a guess of the
+/// whole annotation tells as much as one of the field.
+fn repeats(value: &Value, place: &[&str], paths: &[&[Step]]) -> bool {
+    let Some(text) = place.iter().try_fold(value, |inner, key| inner.get(key)) else { return false };
+    match text {
+        Value::Null => false,
+        Value::String(text) => match parsing::json::read(text.as_bytes()) {
+            Ok(copy) => paths.iter().any(|path| holds(&copy, path)),
+            Err(_) => true,
+        },
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => true,
+    }
+}
+
+fn puts_copy(pointer: &[String], operation: &Value, is_move: bool, paths: &[&[Step]]) -> bool {
+    let above = pointer.iter().zip(LAST_APPLIED).all(|(token, key)| token == key);
+    let Some(rest) = LAST_APPLIED.get(pointer.len()..).filter(|_| above) else { return false };
+    is_move || repeats(&operation["value"], rest, paths)
 }
 
 /// Whether a JSON patch's operation puts a value at, under or above the path; above it only one that holds the rest.
