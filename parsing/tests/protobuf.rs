@@ -83,18 +83,60 @@ fn a3_every_kind_is_what_kubernetes_reads() {
     assert_eq!(differences, "");
 }
 
+fn corpus() -> Vec<Vec<u8>> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/protobuf");
+    let files = std::fs::read_dir(folder).expect("a corpus");
+    let mut paths: Vec<_> = files.map(|entry| entry.expect("a file").path()).collect();
+    paths.sort();
+    paths.into_iter().map(|path| std::fs::read(path).expect("a readable file")).collect()
+}
+
 #[test]
 fn h1_the_corpus_of_messages_holds() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/protobuf");
-    let inputs: Vec<_> =
-        std::fs::read_dir(folder).expect("a corpus").map(|entry| entry.expect("a file").path()).collect();
-    assert!(inputs.len() >= 16, "{}", inputs.len());
-    for input in inputs {
-        let bytes = std::fs::read(input).expect("a readable file");
-        oracle::message(&bytes);
-        oracle::envelope(&bytes);
+    let corpus = corpus();
+    assert!(corpus.len() >= 16, "{}", corpus.len());
+    for input in corpus {
+        oracle::message(&input);
+        oracle::envelope(&input);
     }
 }
+
+/// Messages that are nearly right: bytes changed, doubled, dropped, and parts of others put in.
+#[test]
+fn h1_spoilt_messages_hold() {
+    let (corpus, mut dice) = (corpus(), 0x2545_f491_4f6c_dd1d_u64);
+    let mut roll = |below: usize| {
+        dice ^= dice << 13;
+        dice ^= dice >> 7;
+        dice ^= dice << 17;
+        usize::try_from(dice >> 33).unwrap_or(0) % below.max(1)
+    };
+    for _ in 0..ROUNDS {
+        let mut input = corpus[roll(corpus.len())].clone();
+        for _ in 0..=roll(3) {
+            let (from, to) = (roll(input.len()), roll(input.len()));
+            let part = input[from.min(to)..from.max(to)].to_vec();
+            match roll(5) {
+                0 => input[to] ^= 1 << roll(8),
+                1 => input[to] = [0, 1, 2, 0x7f, 0x80, 0xff][roll(6)],
+                2 => drop(input.splice(to..to, part.into_iter().take(64))),
+                3 => drop(input.drain(to..(to + 1 + roll(8)).min(input.len()))),
+                _ => {
+                    let other = &corpus[roll(corpus.len())];
+                    let start = roll(other.len());
+                    let piece = other[start..(start + roll(48)).min(other.len())].to_vec();
+                    drop(input.splice(to..to, piece));
+                }
+            }
+            if input.is_empty() {
+                break;
+            }
+        }
+        oracle::message(&input);
+    }
+}
+
+const ROUNDS: usize = 20_000;
 
 /// One field of a message.
 fn field(number: u32, bytes: &[u8]) -> Vec<u8> {

@@ -1,9 +1,9 @@
 //! One request, from accept to record.
-mod minting;
 mod note;
 mod oracle;
 mod outcome;
 mod pass;
+mod secret;
 mod still;
 
 use std::panic::AssertUnwindSafe;
@@ -221,7 +221,7 @@ impl Climb {
             return Err(explain::stream_denied(&action));
         }
         refuse_damage(&asked)?;
-        minting::refuse(&asked)?;
+        secret::refuse(&asked, &decision)?;
         oracle::refuse(&asked, &decision)?;
         let pass = Pass { climb: self, climber, known, action: &action, discovery: &discovery };
         match decision.terms() {

@@ -99,9 +99,9 @@ pub const RED: &[Red] = &[
     Red {
         clients: &["helm-secret"],
         deeds: &["install", "upgrade", "rollback", "uninstall"],
-        said: "changing a masked field without an approval",
-        why: "helm keeps each release in a Secret and reads it back, but the data of Secrets is masked, and a masked value is \
-              changed only with a human's approval. Set `HELM_DRIVER=configmap`",
+        said: "keeping a Helm release in a Secret",
+        why: "helm keeps each release in a Secret and reads it back, but the data of Secrets is masked. Set \
+              `HELM_DRIVER=configmap`; the refusal says so",
     },
     Red {
         clients: &["java"],

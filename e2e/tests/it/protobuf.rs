@@ -25,7 +25,7 @@ const COMMANDS: [(&str, &[&str]); 18] = [
     ("create job now --from=cronjob/nightly", &["job/now"]),
     ("create deployment web --image=x --port=80 --replicas=0", &["deployment/web"]),
     ("autoscale deployment web --min=1 --max=3 --cpu-percent=80", &["hpa/web"]),
-    ("create quota small --hard=pods=5,cpu=1500m", &["quota/small"]),
+    ("create quota small --hard=pods=50,secrets=1k", &["quota/small"]),
     ("create pdb web --min-available=50% --selector=app=web", &["pdb/web"]),
     ("create service clusterip web --tcp=80:http", &["service/web"]),
     ("create ingress web --rule=a.example.com/=web:80,tls=web", &["ingress/web"]),
@@ -218,7 +218,9 @@ async fn drain(agent: &Agent, hand: &Hand<'_>) -> anyhow::Result<()> {
         hand.plane.apply(&pod.to_string())?;
         let dry = hand.run(&format!("drain NS --force --grace-period=0 --dry-run=server{flags}"))?;
         assert_eq!(dry.code, 0, "{dry:?}");
-        let pods = || hand.plane.kubectl(&["get", "pods", "-n", &hand.namespace, "-o", "name"])?.success();
+        let here = format!("--field-selector=spec.nodeName={}", hand.namespace);
+        let pods =
+            || hand.plane.kubectl(&["get", "pods", "-n", &hand.namespace, &here, "-o", "name"])?.success();
         assert!(pods()?.contains("pod/p"), "a dry run deletes nothing");
         let out = hand.run(&format!("drain NS --force --grace-period=0 --timeout=30s{flags}"))?;
         assert_eq!((out.code, pods()?.as_str()), (0, ""), "{:?}{flags}: {out:?}", hand.version);

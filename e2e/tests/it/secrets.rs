@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
-use e2e::{Filter, Output, Version, eventually};
+use e2e::{Filter, Output, Version, eventually, kubectl_stdin};
 use serde_json::{Value, json};
 
 use super::estate::Estate;
@@ -34,7 +34,8 @@ async fn estate() -> anyhow::Result<Estate> {
 fn secret(estate: &Estate, name: &str) -> anyhow::Result<()> {
     let object = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": estate.namespace},
         "type": "Opaque", "data": {"password": STANDARD.encode(CANARY), "other": STANDARD.encode("x")}});
-    estate.gate.plane().apply(&object.to_string())?;
+    let admin = estate.gate.plane().admin_kubeconfig();
+    kubectl_stdin(Version::New, admin, &["apply", "-f", "-"], &object.to_string())?.success()?;
     Ok(())
 }
 

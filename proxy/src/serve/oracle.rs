@@ -120,3 +120,34 @@ fn holds(value: &Value, path: &[Step]) -> bool {
         (Step::Key(_) | Step::AnyKey | Step::AnyItem, _) => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn b52_a_guess_of_the_last_applied_copy_is_a_guess() {
+        let path = [Step::Key("data".into()), Step::AnyKey];
+        let paths: [&[Step]; 1] = [&path];
+        let key = LAST_APPLIED[2];
+        let with = |copy: Value| Body::Merge(json!({"metadata": {"annotations": {key: copy}}}));
+        let guess = json!({"data": {"password": "eA=="}}).to_string();
+        for copy in [json!(guess), json!("no JSON"), json!(7)] {
+            assert!(writes(&with(copy.clone()), &paths), "{copy}");
+        }
+        for copy in [json!({"metadata": {"name": "x"}}).to_string().into(), Value::Null] {
+            assert!(!writes(&with(copy.clone()), &paths), "{copy}");
+        }
+        let pointer = "/metadata/annotations/kubectl.kubernetes.io~1last-applied-configuration";
+        for (operation, tells) in [
+            (json!({"op": "replace", "path": pointer, "value": guess}), true),
+            (json!({"op": "add", "path": "/metadata/annotations", "value": {key: guess}}), true),
+            (json!({"op": "add", "path": "/metadata/annotations", "value": {"a": "b"}}), false),
+            (json!({"op": "add", "path": "/metadata/annotations/a", "value": guess}), false),
+            (json!({"op": "remove", "path": pointer}), false),
+        ] {
+            assert_eq!(writes(&Body::JsonPatch(vec![operation.clone()]), &paths), tells, "{operation}");
+        }
+    }
+}

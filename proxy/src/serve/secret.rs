@@ -1,25 +1,29 @@
-//! Secrets that are credentials of the cluster itself: whoever writes one has made a credential (B82, B23).
+//! Secrets that an agent may not write whatever policy says: logins to the cluster (B82, B23), and what it could not use.
 use parsing::body::Body;
 use parsing::request::Request as Asked;
 use policy::action::{Action, Verb};
+use policy::decision::Decision;
 use policy::explain;
 use serde_json::Value;
 
-use crate::mask::pointer::tokens;
+use crate::mask::pointer::{meets, tokens};
 use crate::refuse::Refusal;
 
 /// A controller fills the one with a ServiceAccount's token; the API server takes the other's content for a login.
 const TYPES: [&str; 2] = ["kubernetes.io/service-account-token", "bootstrap.kubernetes.io/token"];
 /// `kubernetes.io/service-account.name` and `.uid` say whose token it is.
 const WHOSE: &str = "kubernetes.io/service-account.";
+/// What helm keeps a release in, and reads back before it does anything with it.
+const RELEASE: &str = "helm.sh/release.v1";
 
-/// Refuses a write that makes a Secret a credential of the cluster, whatever policy says of Secrets.
-pub fn refuse(asked: &Asked) -> Result<(), Refusal> {
+/// Refuses a write that makes a Secret a login to the cluster, and a release that helm would lose behind the masks.
+pub fn refuse(asked: &Asked, decision: &Decision) -> Result<(), Refusal> {
     let Action::Resource(action) = &asked.action else { return Ok(()) };
     let writes = matches!(action.verb, Verb::Create | Verb::Update | Verb::Patch);
     if !writes || !action.group.is_empty() || action.resource != "secrets" {
         return Ok(());
     }
+    let no = |what: &str, next: &str| Err(explain::not_supported(&asked.action, what, next));
     let mints = match &asked.body {
         Body::Object(value) | Body::Merge(value) | Body::Strategic(value) | Body::Apply(value) => {
             mints(value)
@@ -27,11 +31,21 @@ pub fn refuse(asked: &Asked) -> Result<(), Refusal> {
         Body::JsonPatch(operations) => operations.iter().any(operation_mints),
         Body::Empty | Body::Delete(_) | Body::Review(_) => false,
     };
-    if !mints {
-        return Ok(());
+    if mints {
+        return no(
+            "writing a Secret that is a login to the cluster",
+            "leave the type and the service-account annotations out, or ask a person",
+        );
     }
-    let next = "leave the type and the service-account annotations out, or ask a person";
-    Err(explain::not_supported(&asked.action, "writing a Secret that is a login to the cluster", next))
+    let masked = decision.obligations().masks.iter().flat_map(|mask| &mask.paths);
+    let release = matches!(&asked.body, Body::Object(secret) if secret["type"] == RELEASE);
+    if release && masked.into_iter().any(|path| meets(&["data", "release"], path.steps())) {
+        return no(
+            "keeping a Helm release in a Secret, which helm could not read back unmasked,",
+            "set HELM_DRIVER=configmap",
+        );
+    }
+    Ok(())
 }
 
 fn mints(secret: &Value) -> bool {
