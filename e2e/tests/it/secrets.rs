@@ -351,7 +351,8 @@ async fn b43_b52_a_secret_is_changed_beside_its_values_and_its_values_only_by_a_
                     body.to_string().as_bytes(),
                 )
                 .await?;
-            assert_eq!(answer.code, 403, "{what}{query}: {}", answer.text());
+            // A copy between two types of field is refused before anybody asks what is masked.
+            assert!(matches!(answer.code, 400 | 403), "{what}{query}: {}", answer.text());
             assert_clean(what, &answer.text());
         }
     }
