@@ -73,7 +73,7 @@ impl Output {
     }
 }
 
-/// Runs kubectl to its end, with nothing in its environment but the kubeconfig and a home of its own beside it.
+/// Runs kubectl to its end, with nothing in its environment but the kubeconfig, `cat` for an editor and a home of its own beside it.
 ///
 /// # Errors
 /// When it cannot be started.
@@ -123,6 +123,7 @@ pub fn kubectl_spawn(version: Version, kubeconfig: &Path, args: &[&str]) -> anyh
         .env("HOME", &home)
         .env("KUBECACHEDIR", home.join("cache"))
         .env("KUBECONFIG", kubeconfig)
+        .env("KUBE_EDITOR", "cat")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

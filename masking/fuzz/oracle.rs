@@ -7,13 +7,20 @@ use common::{expect, plans, reference, rule, settled};
 use masking::{FieldRule, Form, MaskError, Masker};
 use serde_json::Value;
 
-const KINDS: [(&str, &str); 4] = [("", "Secret"), ("", "Pod"), ("example.com", "Vault"), ("", "ConfigMap")];
+const KINDS: [(&str, &str); 6] = [
+    ("", "Secret"),
+    ("", "Pod"),
+    ("example.com", "Vault"),
+    ("", "ConfigMap"),
+    ("apps", "ControllerRevision"),
+    ("batch", "CronJob"),
+];
 
 /// The first byte chooses what is expected, the second how the answer is cut, the rest is the answer.
 pub fn check(input: &[u8]) {
     let [choice, size, answer @ ..] = input else { return };
-    let (group, kind) = KINDS[usize::from(choice % 4)];
-    let form = [Form::Object, Form::List, Form::Watch][usize::from(choice / 4 % 3)];
+    let (group, kind) = KINDS[usize::from(choice % 6)];
+    let form = [Form::Object, Form::List, Form::Watch][usize::from(choice / 6 % 3)];
     let expectation = expect(group, kind, form);
     let run = |size: usize| {
         let mut masker = Masker::new(plans(), expectation.clone()).unwrap();
@@ -59,6 +66,20 @@ fn rules() -> Vec<FieldRule> {
         rule("pod-env", "", "Pod", ".spec.containers[*].env[*].value"),
         rule("vault", "example.com", "Vault", ".spec.password"),
         rule("vault", "example.com", "Vault", ".data"),
+        rule("pod-env", "apps", "ControllerRevision", ".data.spec.template.spec.containers[*].env[*].value"),
+        rule(
+            "pod-env",
+            "apps",
+            "ControllerRevision",
+            ".data.spec.template.spec.initContainers[*].env[*].value",
+        ),
+        rule("pod-env", "apps", "ControllerRevision", ".data.spec.template.metadata.annotations.*"),
+        rule(
+            "pod-env",
+            "batch",
+            "CronJob",
+            ".spec.jobTemplate.spec.template.spec.containers[*].env[*].value",
+        ),
     ]
 }
 

@@ -32,5 +32,5 @@ mod walk;
 pub use masker::{MaskError, Masker};
 pub use path::{FieldPath, PathError, Segment};
 pub use placeholder::{MARK, placeholder};
-pub use plan::{Encoding, FieldRule, PlanError, Plans, Which};
+pub use plan::{COPIES, Encoding, FieldRule, LAST_APPLIED, PlanError, Plans, Which};
 pub use shape::{Cells, Expectation, Form, GroupKind};

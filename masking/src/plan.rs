@@ -67,7 +67,21 @@ pub enum PlanError {
 }
 
 const NODE_LIMIT: usize = 16_384;
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// The annotation in which `kubectl apply` keeps the object once more (B20).
+pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// Annotations in which other programs, and other versions of the API, keep the object or parts of it once more. They
+/// are replaced whole: some are compressed, and none says of which kind it is.
+pub const COPIES: [&str; 9] = [
+    "autoscaling.alpha.kubernetes.io/behavior",
+    "autoscaling.alpha.kubernetes.io/conditions",
+    "autoscaling.alpha.kubernetes.io/current-metrics",
+    "autoscaling.alpha.kubernetes.io/metrics",
+    "banzaicloud.com/last-applied",
+    "kapp.k14s.io/original",
+    "kopf.zalando.org/last-handled-configuration",
+    "metacontroller.k8s.io/last-applied-configuration",
+    "objectset.rio.cattle.io/applied",
+];
 
 /// All field rules in force for an identity.
 #[derive(Debug)]
@@ -167,7 +181,7 @@ impl Plans {
             ids.map(|(id, rule)| (rule.path.segments().to_vec(), End::Rule(RuleId(id)))).collect();
         let Some((_, End::Rule(first))) = patterns.first() else { return Ok(None) };
         let first = *first;
-        patterns.extend(known_patterns(kind));
+        patterns.extend(known_patterns(kind, first));
         Builder::default()
             .build(&patterns, first)
             .map(Some)
@@ -183,13 +197,14 @@ fn quoted(text: &str) -> Vec<u8> {
 }
 
 /// What is special in every masked kind, and where the built-in kinds hold bytes.
-fn known_patterns(kind: &GroupKind) -> Vec<Pattern> {
+fn known_patterns(kind: &GroupKind, first: RuleId) -> Vec<Pattern> {
     let path =
         |keys: &[&str]| -> Vec<Segment> { keys.iter().map(|k| Segment::Field((*k).to_owned())).collect() };
     let mut patterns = vec![
         (path(&["metadata", "annotations", LAST_APPLIED]), End::LastApplied),
         (path(&["metadata", "managedFields"]), End::Blank),
     ];
+    patterns.extend(COPIES.map(|copy| (path(&["metadata", "annotations", copy]), End::Rule(first))));
     if let Some(field) = bytes_field(kind) {
         let mut path = path(&[field]);
         path.push(Segment::AnyKey);

@@ -10,8 +10,18 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-const KEYS: [&str; 9] =
-    ["data", "spec", "metadata", "annotations", "a", "b", "é", "managedFields", LAST_APPLIED];
+const KEYS: [&str; 10] = [
+    "data",
+    "spec",
+    "metadata",
+    "annotations",
+    "a",
+    "b",
+    "é",
+    "managedFields",
+    LAST_APPLIED,
+    "kapp.k14s.io/original",
+];
 
 fn segment() -> impl Strategy<Value = Segment> {
     prop_oneof![

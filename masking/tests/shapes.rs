@@ -372,3 +372,36 @@ fn once_failed_always_failed() {
     assert_eq!(masker.finish(), Err(MaskError::Failed));
     assert!(out.is_empty());
 }
+
+#[test]
+fn b20_copies_that_other_programs_keep_are_replaced_whole() {
+    for annotation in masking::COPIES {
+        for copy in [json!("canary"), json!(json!({"data": {"p": "canary"}}).to_string()), json!(["canary"])]
+        {
+            let object = json!({"kind": "Secret", "apiVersion": "v1", "metadata": {"annotations": {annotation: copy}}});
+            let masked = run(&secrets(Form::Object), &object.to_string());
+            assert!(
+                !masked.contains("canary") && masked.contains("[MASKED:secret-data]"),
+                "{annotation}: {masked}"
+            );
+        }
+    }
+}
+
+#[test]
+fn b26_a_revision_is_masked_in_its_patch_and_in_the_copy_of_its_owners_annotation() {
+    let spec = json!({"containers": [{"name": "c", "env": [{"name": "A", "value": "canary"}]}]});
+    let owner = json!({"kind": "StatefulSet", "apiVersion": "apps/v1", "spec": {"template": {"spec": spec}}});
+    let revision = json!({"kind": "ControllerRevision", "apiVersion": "apps/v1",
+        "metadata": {"annotations": {LAST_APPLIED: owner.to_string()}},
+        "data": {"spec": {"template": {"$patch": "replace", "spec": spec}}}, "revision": 1});
+    let expectation = expect("apps", "ControllerRevision", Form::Object);
+    let masked = run(&expectation, &revision.to_string());
+    assert!(!masked.contains("canary"), "{masked}");
+    assert_eq!(
+        masked.matches("[MASKED:pod-env]").count(),
+        2,
+        "the annotation is another kind's, so it is whole: {masked}"
+    );
+    assert!(masked.contains(r#""$patch":"replace""#), "{masked}");
+}

@@ -1,6 +1,7 @@
 //! From the words of an AccessPolicy to rules that can be asked.
 
 mod checks;
+mod copies;
 mod words;
 
 use std::collections::BTreeSet;
@@ -182,6 +183,7 @@ fn masks(policy: &Arc<str>, spec: &AccessPolicySpec, issues: &mut Issues) -> Vec
             paths,
             replacement: Replacement::Placeholder,
         };
+        compiled.extend(copies::implied(&rule, &matches));
         compiled.push(Arc::new(CompiledMask { rule: Arc::new(rule), matches }));
     }
     compiled

@@ -83,6 +83,11 @@ impl MaskPath {
         Ok(MaskPath(steps))
     }
 
+    /// From steps that were parsed, put together anew.
+    pub(crate) fn of(steps: Vec<Step>) -> MaskPath {
+        MaskPath(steps)
+    }
+
     /// The steps from the root.
     pub fn steps(&self) -> &[Step] {
         &self.0

@@ -269,7 +269,7 @@ impl Prepared {
             return Err(NotMasked::Encoded);
         }
         let (mut response, denied_by_rbac) = if status.is_client_error() || status.is_server_error() {
-            let said = failure::read(status, headers, body, self.hides_text(), username).await?;
+            let said = failure::read(status, headers, body, self.hides_text(status), username).await?;
             (Masked::made_here(status, "application/json", said.body.to_string(), id), said.denied_by_rbac)
         } else {
             (self.success(status, headers, body).await?, false)
@@ -277,7 +277,7 @@ impl Prepared {
         *response.inner.status_mut() = status;
         let fields = response.inner.headers_mut();
         refuse::common(fields, id);
-        warning::pass(headers, fields, self.hides_text());
+        warning::pass(headers, fields, self.hides_text(status));
         if let Some(seconds) = headers.get(header::RETRY_AFTER) {
             fields.insert(header::RETRY_AFTER, seconds.clone());
         }
@@ -290,11 +290,15 @@ impl Prepared {
         Ok(response)
     }
 
-    /// Whether words of the API server may quote a masked value (B44): it names no values when it answers a read.
-    fn hides_text(&self) -> bool {
+    /// Whether words of the API server may quote a masked value (B44). Its own name no values when it answers a read;
+    /// those of whoever converts or serves a custom kind may, when that fails.
+    fn hides_text(&self, status: StatusCode) -> bool {
         match &self.reading {
             Reading::Open | Reading::Log => false,
-            Reading::Objects { plans, .. } => self.is_write && !plans.is_empty(),
+            Reading::Objects { plans, expectation } => {
+                let foreign = status.is_server_error() && !plan::is_built_in(&expectation.kind.group);
+                !plans.is_empty() && (self.is_write || foreign)
+            }
         }
     }
 

@@ -17,11 +17,12 @@ use crate::page::{Block, Page, docs};
 use crate::shell::Shell;
 
 /// The pages that are played, in the order of the book; on them nothing may go unplayed without saying why.
-const PLAYED: [&str; 9] = [
+const PLAYED: [&str; 10] = [
     "README.md",
     "docs/first-half-hour.md",
     "docs/identities.md",
     "docs/policies.md",
+    "docs/masking.md",
     "docs/approvals.md",
     "docs/refusals.md",
     "docs/agents.md",

@@ -6,6 +6,7 @@ mod aws;
 mod boundary;
 mod bypass;
 mod caller;
+mod canary;
 mod certificates;
 mod chart;
 mod drain;

@@ -5,13 +5,11 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use masking::{
-    Cells, Encoding, Expectation, FieldPath, FieldRule, Form, GroupKind, MaskError, Masker, Plans, Segment,
-    Which, placeholder,
+    COPIES, Cells, Encoding, Expectation, FieldPath, FieldRule, Form, GroupKind, LAST_APPLIED, MaskError,
+    Masker, Plans, Segment, Which, placeholder,
 };
 use serde_json::{Map, Value};
 use std::sync::Arc;
-
-pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// Reads `.a.b[*].*`.
 pub fn path_of(text: &str) -> FieldPath {
@@ -44,6 +42,13 @@ pub fn plans() -> Arc<Plans> {
         rule("vault", "example.com", "Vault", ".spec.password"),
         rule("vault", "example.com", "Vault", ".data"),
     ];
+    let (revision, template) = ("ControllerRevision", ".data.spec.template");
+    for list in ["containers", "initContainers"] {
+        rules.push(rule("pod-env", "apps", revision, &format!("{template}.spec.{list}[*].env[*].value")));
+    }
+    rules.push(rule("pod-env", "apps", revision, &format!("{template}.metadata.annotations.*")));
+    let cron = ".spec.jobTemplate.spec.template.spec.containers[*].env[*].value";
+    rules.push(rule("pod-env", "batch", "CronJob", cron));
     rules.push(rule("block", "example.com", "BlockList", ".spec.secret"));
     Arc::new(Plans::compile(rules).unwrap())
 }
@@ -115,7 +120,14 @@ struct Reference<'a> {
 
 impl Reference<'_> {
     fn masked(&self, at: &[At]) -> Option<&FieldRule> {
-        (1..=at.len()).find_map(|end| self.rules.iter().find(|r| covers(r.path.segments(), &at[..end])))
+        let copy = |at: &[At]| match keys(at)[..] {
+            ["metadata", "annotations", name] => COPIES.contains(&name),
+            _ => false,
+        };
+        (1..=at.len()).find_map(|end| {
+            let named = self.rules.iter().find(|r| covers(r.path.segments(), &at[..end]));
+            named.or_else(|| copy(&at[..end]).then(|| &self.rules[0]))
+        })
     }
 
     fn text(&self, rule: &FieldRule, at: &[At]) -> Value {

@@ -1,10 +1,13 @@
 //! `GET /sallyport/v1/explain`: one decision and every rule that matched.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use super::can_i::can_i;
 use crate::decision::{Authority, Decision, Verdict};
 use crate::grant::summary;
+use crate::mask::MaskRule;
 use crate::rule::{Level, RuleId};
 use crate::terms::Terms;
 
@@ -85,15 +88,7 @@ pub fn explain(decision: &Decision) -> ExplainDocument {
         reason: can_i(decision).reason,
         rules: decision.rules().iter().chain(decision.narrowed_by()).map(|rule| (**rule).clone()).collect(),
         approval: decision.terms().map(approval).unwrap_or_default(),
-        masks: obligations
-            .masks
-            .iter()
-            .map(|mask| MaskWords {
-                policy: mask.policy.to_string(),
-                rule: mask.name.to_string(),
-                paths: mask.paths.iter().map(ToString::to_string).collect(),
-            })
-            .collect(),
+        masks: masks(&obligations.masks),
         excluded_namespaces: obligations
             .excluded_namespaces
             .iter()
@@ -106,6 +101,27 @@ pub fn explain(decision: &Decision) -> ExplainDocument {
             rules: would.rules.iter().map(|rule| (**rule).clone()).collect(),
         }),
     }
+}
+
+/// One entry for each rule, also where it holds by what it implies for this kind as well as by its own words.
+fn masks(rules: &[Arc<MaskRule>]) -> Vec<MaskWords> {
+    let mut words: Vec<MaskWords> = Vec::new();
+    for mask in rules {
+        let paths = mask.paths.iter().map(ToString::to_string);
+        match words.iter_mut().find(|word| word.policy == *mask.policy && word.rule == *mask.name) {
+            Some(word) => word.paths.extend(paths),
+            None => words.push(MaskWords {
+                policy: mask.policy.to_string(),
+                rule: mask.name.to_string(),
+                paths: paths.collect(),
+            }),
+        }
+    }
+    for word in &mut words {
+        word.paths.sort();
+        word.paths.dedup();
+    }
+    words
 }
 
 fn approval(terms: &Terms) -> Vec<ApprovalWords> {

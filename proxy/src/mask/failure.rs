@@ -63,26 +63,37 @@ where
         return Ok(Said { body: status_object(status, "", &text), denied_by_rbac: false });
     };
     let message = said["message"].as_str().unwrap_or_default();
-    let by_rbac =
-        status == StatusCode::FORBIDDEN && message.contains(&format!("User \"{username}\" cannot "));
+    let by_rbac = status == StatusCode::FORBIDDEN && is_rbacs(message, username);
     // Also an API server that has just started and has not read its RBAC says so (F05): no decision about the agent.
     if status == StatusCode::FORBIDDEN && !by_rbac && message.contains(CANNOT_IMPERSONATE) {
         return Err(NotMasked::Impersonation);
     }
-    let hidden = hidden && !by_rbac && may_quote(status);
+    let hidden = hidden && !by_rbac && may_quote(status, message);
     Ok(Said { body: rebuilt(status, &said, hidden), denied_by_rbac: by_rbac })
 }
 
-/// The codes under which admission and validation speak; the others name objects and versions, never values.
-fn may_quote(status: StatusCode) -> bool {
-    !matches!(
-        status,
-        StatusCode::NOT_FOUND
-            | StatusCode::CONFLICT
-            | StatusCode::METHOD_NOT_ALLOWED
-            | StatusCode::GONE
-            | StatusCode::TOO_MANY_REQUESTS
-    )
+/// Whether RBAC itself refuses the agent, in its own words from their beginning: those of an admission plugin may hold
+/// the same somewhere, in a field that the agent wrote.
+fn is_rbacs(message: &str, username: &str) -> bool {
+    let words = message.split_once("forbidden: ").map(|(_, words)| words);
+    words.is_some_and(|words| words.starts_with(&format!("User \"{username}\" cannot ")))
+}
+
+/// How every refusal by a webhook begins, whatever its code.
+const BY_WEBHOOK: &str = " denied the request";
+
+/// The codes under which admission and validation speak; the others name objects and versions, never values, unless a
+/// webhook has chosen them.
+fn may_quote(status: StatusCode, message: &str) -> bool {
+    message.contains(BY_WEBHOOK)
+        || !matches!(
+            status,
+            StatusCode::NOT_FOUND
+                | StatusCode::CONFLICT
+                | StatusCode::METHOD_NOT_ALLOWED
+                | StatusCode::GONE
+                | StatusCode::TOO_MANY_REQUESTS
+        )
 }
 
 fn rebuilt(status: StatusCode, said: &Value, hidden: bool) -> Value {

@@ -51,6 +51,7 @@ mod tests {
             ("/spec/containers", true),
             ("/metadata/annotations/kubectl.kubernetes.io~1last-applied-configuration", true),
             ("/metadata/annotations", true),
+            ("/metadata/annotations/kapp.k14s.io~1original", true),
             ("/metadata/managedFields/0", true),
             ("/spec/containers/0/image", false),
             ("/spec/replicas", false),

@@ -1,6 +1,6 @@
 //! Which fields of which kinds an answer is masked by: the policy's rules, compiled once and kept.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use masking::{
@@ -98,10 +98,13 @@ impl Masks {
     }
 }
 
-/// The policy chose the rules by the request, so they hold for every kind that its answer may be (B41).
+/// The policy chose the rules by the request, so they hold for every kind that its answer may be (B41). A path that two
+/// rules name is masked by the first.
 fn field_rules(masks: &[Arc<MaskRule>]) -> Result<Vec<FieldRule>, PathError> {
+    let mut seen = HashSet::new();
     let paths = masks.iter().flat_map(|mask| mask.paths.iter().map(move |path| (mask, path.steps())));
     paths
+        .filter(|(_, steps)| seen.insert(*steps))
         .map(|(mask, steps)| {
             Ok(FieldRule {
                 name: Arc::clone(&mask.name),
@@ -138,7 +141,7 @@ fn expectation(
             Verb::List | Verb::DeleteCollection => Form::List,
             Verb::Get | Verb::Create | Verb::Update | Verb::Patch | Verb::Delete => Form::Object,
         },
-        cells: cells(&action.group, masks),
+        cells: cells(action, masks),
     })
 }
 
@@ -171,12 +174,70 @@ const BUILT_IN: [&str; 21] = [
     "storage.k8s.io",
 ];
 
-/// Fields that no column of a built-in kind shows.
-const NOT_PRINTED: [&str; 7] = ["annotations", "args", "binaryData", "command", "data", "env", "stringData"];
+/// Whether the API server itself prints and words the answers of a group.
+pub(super) fn is_built_in(group: &str) -> bool {
+    BUILT_IN.contains(&group)
+}
+
+/// Fields of a container that no column shows; images and names are shown.
+const NOT_PRINTED: [&str; 8] =
+    ["args", "command", "env", "envFrom", "lifecycle", "livenessProbe", "readinessProbe", "startupProbe"];
 
 /// Cells may stay only where it is known that no column shows a masked field (B10).
-fn cells(group: &str, masks: &[Arc<MaskRule>]) -> Cells {
-    let printed = |step: &Step| matches!(step, Step::Key(key) if NOT_PRINTED.contains(&&**key));
-    let unseen = masks.iter().flat_map(|mask| &mask.paths).all(|path| path.steps().iter().any(printed));
-    if BUILT_IN.contains(&group) && unseen { Cells::Keep } else { Cells::MaskAfterFirst }
+fn cells(action: &ResourceAction, masks: &[Arc<MaskRule>]) -> Cells {
+    let mut paths = masks.iter().flat_map(|mask| &mask.paths);
+    if is_built_in(&action.group) && paths.all(|path| is_unseen(&action.resource, path.steps())) {
+        Cells::Keep
+    } else {
+        Cells::MaskAfterFirst
+    }
+}
+
+/// Whether no column of a built-in kind shows the field. By its place and not by its last name: a label may be called
+/// `env` too, and the columns of selectors show it.
+fn is_unseen(resource: &str, path: &[Step]) -> bool {
+    let is =
+        |step: Option<&Step>, names: &[&str]| matches!(step, Some(Step::Key(key)) if names.contains(&&**key));
+    // The class of a volume is also read from an annotation, and printed.
+    let annotated = !resource.starts_with("persistentvolume");
+    is(path.first(), &["binaryData", "data", "stringData"])
+        || path
+            .windows(2)
+            .any(|two| annotated && is(two.first(), &["metadata"]) && is(two.get(1), &["annotations"]))
+        || path.windows(3).any(|three| {
+            is(three.first(), &["containers", "ephemeralContainers", "initContainers"])
+                && three.get(1) == Some(&Step::AnyItem)
+                && is(three.get(2), &NOT_PRINTED)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use policy::mask::MaskPath;
+
+    use super::is_unseen;
+
+    #[test]
+    fn b10_cells_stay_only_where_no_column_shows_the_field() {
+        for (resource, path, unseen) in [
+            ("pods", ".spec.containers[*].env[*].value", true),
+            ("cronjobs", ".spec.jobTemplate.spec.template.spec.initContainers[*].args[*]", true),
+            ("deployments", ".spec.template.metadata.annotations['x/y']", true),
+            ("configmaps", ".data.*", true),
+            ("controllerrevisions", ".data.spec.template.spec.containers[*].image", true),
+            ("persistentvolumeclaims", ".metadata.annotations.*", false),
+            ("deployments", ".spec.template.spec.containers[*].image", false),
+            ("replicasets", ".spec.selector.matchLabels.env", false),
+            ("services", ".spec.selector.env", false),
+            ("podtemplates", ".template.metadata.labels.data", false),
+            ("pods", ".spec.*[*].env", false),
+            ("events", ".message", false),
+        ] {
+            assert_eq!(
+                is_unseen(resource, MaskPath::parse(path).unwrap().steps()),
+                unseen,
+                "{resource} {path}"
+            );
+        }
+    }
 }

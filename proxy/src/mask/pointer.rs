@@ -1,14 +1,11 @@
 //! A JSON pointer against the paths that are masked.
 
+use masking::COPIES;
 use policy::mask::Step;
 use serde_json::Value;
 
 /// The annotation that holds the whole object once more, as JSON text (B20).
-pub const LAST_APPLIED: [&str; 3] =
-    ["metadata", "annotations", "kubectl.kubernetes.io/last-applied-configuration"];
-
-/// Fields that hold other fields' values once more, in every kind (B20, B21).
-const COPIES: [&[&str]; 2] = [&LAST_APPLIED, &["metadata", "managedFields"]];
+pub const LAST_APPLIED: [&str; 3] = ["metadata", "annotations", masking::LAST_APPLIED];
 
 /// The tokens of an RFC 6901 pointer; none for what is no text.
 pub fn tokens(pointer: &Value) -> Vec<String> {
@@ -24,7 +21,10 @@ pub fn meets(pointer: &[&str], path: &[Step]) -> bool {
     })
 }
 
-/// Whether a place is at, under or above one that holds other fields' values once more.
+/// Whether a place is at, under or above one that holds other fields' values once more, in every kind (B20, B21).
 pub fn is_copy(pointer: &[&str]) -> bool {
-    COPIES.iter().any(|copy| pointer.iter().zip(*copy).all(|(one, other)| one == other))
+    let meets = |copy: &[&str]| pointer.iter().zip(copy).all(|(one, other)| one == other);
+    COPIES.iter().any(|name| meets(&["metadata", "annotations", *name]))
+        || meets(&LAST_APPLIED)
+        || meets(&["metadata", "managedFields"])
 }

@@ -224,6 +224,16 @@ async fn b44_errors_of_writes_name_fields_and_no_values() {
         (400, status(400, "BadRequest", &message, json!([]))),
         (403, status(403, "Forbidden", &message, json!([]))),
         (500, status(500, "InternalError", &message, json!([]))),
+        (
+            409,
+            status(
+                409,
+                "Conflict",
+                &format!("admission webhook \"x\" denied the request: {message}"),
+                json!([]),
+            ),
+        ),
+        (403, status(403, "Forbidden", &format!("{message} User \"{AGENT}\" cannot "), json!([]))),
     ] {
         let (response, body, _) = text(masked(&write, code, &json_fields(), body).await.unwrap()).await;
         assert_eq!(response.status().as_u16(), code);
@@ -249,6 +259,26 @@ async fn errors_of_reads_and_conflicts_keep_their_words() {
         assert_eq!(said["details"]["name"], "x");
         assert!(!body.contains(SECRET), "unknown members are dropped: {body}");
     }
+}
+
+#[tokio::test]
+async fn b44_a_custom_kinds_own_server_may_quote_it_when_a_read_fails() {
+    let said =
+        |code| status(code, "InternalError", &format!("conversion webhook failed: {SECRET}"), json!([]));
+    let mut custom = prepared(Form::Object, false);
+    if let Reading::Objects { expectation, .. } = &mut custom.reading {
+        expectation.kind = GroupKind::new("example.com", "Vault");
+    }
+    let words = "299 - \"Vault is deprecated\"".parse::<HeaderValue>().unwrap();
+    let mut headers = json_fields();
+    headers.insert(WARNING, words);
+    let (response, body, _) = text(masked(&custom, 500, &headers, said(500)).await.unwrap()).await;
+    assert!(!body.contains(SECRET) && !warnings(&response)[0].contains("deprecated"), "{body}");
+    let (_, body, _) = text(masked(&custom, 400, &headers, said(400)).await.unwrap()).await;
+    assert!(body.contains("conversion webhook"), "{body}");
+    let built_in = prepared(Form::Object, false);
+    let (_, body, _) = text(masked(&built_in, 500, &headers, said(500)).await.unwrap()).await;
+    assert!(body.contains("conversion webhook"), "{body}");
 }
 
 #[tokio::test]
