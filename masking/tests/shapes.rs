@@ -405,3 +405,22 @@ fn b26_a_revision_is_masked_in_its_patch_and_in_the_copy_of_its_owners_annotatio
     );
     assert!(masked.contains(r#""$patch":"replace""#), "{masked}");
 }
+
+#[test]
+fn b55_the_answer_has_the_same_length_whatever_the_value() {
+    let answer = |value: &str| {
+        let object =
+            json!({"kind": "Secret", "apiVersion": "v1", "data": {"p": value}, "stringData": {"q": value}});
+        run(&secrets(Form::Object), &object.to_string())
+    };
+    assert_eq!(answer(""), answer(&"YWJj".repeat(10_000)));
+}
+
+#[test]
+fn b19_an_event_of_many_mebibytes_in_single_bytes_is_masked() {
+    let value = "Y2FuYXJ5".repeat(1 << 17);
+    let event = json!({"type": "MODIFIED", "object": {"kind": "Secret", "apiVersion": "v1", "data": {"a": value, "b": value},
+        "metadata": {"annotations": {LAST_APPLIED: value}}}});
+    let masked = mask_in_chunks(&plans(), &secrets(Form::Watch), event.to_string().as_bytes(), 1).unwrap();
+    assert!(masked.len() < 500 && !String::from_utf8_lossy(&masked).contains("Y2FuYXJ5"));
+}

@@ -113,6 +113,23 @@ async fn b12_b13_what_is_not_plain_json_is_never_passed_on() {
 }
 
 #[tokio::test]
+async fn b17_trailers_are_dropped() {
+    let event = format!("{{\"type\":\"ADDED\",\"object\":{}}}", secret());
+    for (form, data) in [(Form::Object, secret()), (Form::Watch, event)] {
+        let trailers = fields(&[(HeaderName::from_static("x-value"), SECRET)]);
+        let data = Frame::data(Bytes::from(data));
+        let body = StreamBody::new(stream::iter([Ok::<_, Infallible>(data), Ok(Frame::trailers(trailers))]));
+        let prepared = prepared(form, false);
+        let answer = prepared
+            .mask_parts(StatusCode::OK, &json_fields(), body, AGENT, &RequestId::new())
+            .await
+            .unwrap();
+        let whole = answer.into_parts().0.into_body().collect().await.unwrap();
+        assert!(whole.trailers().is_none(), "{form:?}");
+    }
+}
+
+#[tokio::test]
 async fn f04_a_write_whose_answer_cannot_be_read_has_an_unknown_outcome() {
     let error = masked(&prepared(Form::Object, true), 200, &json_fields(), "{").await.expect_err("refused");
     assert_eq!(error.refusal(true).reason, Reason::OutcomeUnknown);

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use e2e::wire::{Answer, Connection};
-use e2e::{Agent, eventually};
+use e2e::{Agent, Version, eventually};
 use serde_json::{Value, json};
 
 use super::objects::{CANARY, Ground, KINDS, ground, placeholders};
@@ -208,5 +210,105 @@ async fn b44_b45_what_an_admission_policy_quotes_of_a_template_is_withheld() -> 
             &format!("{namespace}-denied"),
         ])?
         .success()?;
+    Ok(())
+}
+
+/// One Secret of each type that the API server or a tool gives a meaning to, with the canary in every value.
+fn typed_secrets(namespace: &str) -> Vec<Value> {
+    let encode = |text: &str| STANDARD.encode(text);
+    let inner = encode(&format!("user:{CANARY}"));
+    let docker = json!({"auths": {"registry.example": {"auth": inner, "password": CANARY}}}).to_string();
+    let types = [
+        ("Opaque", json!({"a": encode(CANARY), "b": encode(&encode(CANARY))})),
+        ("helm.sh/release.v1", json!({"release": encode(&encode(&format!("H4sI{CANARY}")))})),
+        ("kubernetes.io/dockerconfigjson", json!({".dockerconfigjson": encode(&docker)})),
+        ("kubernetes.io/basic-auth", json!({"username": encode("u"), "password": encode(CANARY)})),
+        ("kubernetes.io/ssh-auth", json!({"ssh-privatekey": encode(CANARY)})),
+        ("kubernetes.io/tls", json!({"tls.crt": encode(CANARY), "tls.key": encode(CANARY)})),
+        (
+            "bootstrap.kubernetes.io/token",
+            json!({"token-id": encode("abcdef"), "token-secret": encode(CANARY)}),
+        ),
+    ];
+    let secret = |(at, (kind, data)): (usize, (&str, Value))| {
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": format!("typed-{at}"), "namespace": namespace},
+               "type": kind, "data": data})
+    };
+    let mut secrets: Vec<Value> = types.into_iter().enumerate().map(secret).collect();
+    // Its token comes from the controller.
+    secrets.push(json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token",
+        "metadata": {"name": "typed-account", "namespace": namespace,
+                     "annotations": {"kubernetes.io/service-account.name": "default"}}}));
+    // Helm's other driver.
+    secrets.push(json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"release": encode(&format!("H4sI{CANARY}"))},
+        "metadata": {"name": "sh.helm.release.v1.x.v1", "namespace": namespace, "labels": {"owner": "helm"}}}));
+    secrets
+}
+
+#[tokio::test]
+async fn b22_b23_b27_every_value_of_every_type_of_secret_is_the_placeholder() -> anyhow::Result<()> {
+    let (gate, agent, grounds) = ground(1).await?;
+    let (ground, mut asker, plane) = (&grounds[0], Asker::new(&agent).await?, gate.plane());
+    let list =
+        json!({"apiVersion": "v1", "kind": "List", "items": typed_secrets(&ground.masked)}).to_string();
+    plane.apply(&list)?;
+    let token = ["get", "secret", "typed-account", "-n", &ground.masked, "-o", "jsonpath={.data.token}"];
+    eventually("a token in its Secret", Duration::from_secs(30), async || {
+        Ok((!plane.kubectl(&token)?.success()?.is_empty()).then_some(()))
+    })
+    .await?;
+    for (resource, field, want) in [
+        ("secrets", "data", STANDARD.encode("[MASKED:secret-data]")),
+        ("configmaps", "data", "[MASKED:config]".to_owned()),
+        ("configmaps", "binaryData", STANDARD.encode("[MASKED:config]")),
+    ] {
+        let target = format!("/api/v1/namespaces/{}/{resource}", ground.masked);
+        let answer = asker.ask("GET", &target, &[], "").await?.json()?;
+        let items = answer["items"].as_array().cloned().unwrap_or_default();
+        let values: Vec<&Value> = items
+            .iter()
+            .flat_map(|item| item[field].as_object().into_iter().flat_map(|data| data.values()))
+            .collect();
+        assert!(values.len() >= 3, "{resource} {field}: {answer}");
+        assert!(values.iter().all(|value| **value == want), "{resource} {field}: {values:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn b16_b24_b46_b59_what_else_the_tables_name() -> anyhow::Result<()> {
+    let (_, agent, grounds) = ground(1).await?;
+    let (ground, mut asker) = (&grounds[0], Asker::new(&agent).await?);
+    let one = named("deployments", ground).unwrap_or_default();
+    let account = format!("/api/v1/namespaces/{}/serviceaccounts/default/token", ground.masked);
+    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": ["x"]}});
+    let review =
+        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": "x"}});
+    for (target, body) in
+        [(account.as_str(), request), ("/apis/authentication.k8s.io/v1/tokenreviews", review)]
+    {
+        let json = [("Content-Type", "application/json")];
+        let answer = asker.ask("POST", target, &json, &body.to_string()).await?;
+        assert_eq!(answer.code, 403, "B24: {target}: {}", answer.text());
+    }
+    let apply = |replicas: u64| json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "one"}, "spec": {"replicas": replicas}});
+    let yaml = [("Content-Type", "application/apply-patch+yaml")];
+    let answer =
+        asker.ask("PATCH", &format!("{one}?fieldManager=other"), &yaml, &apply(5).to_string()).await?;
+    assert_eq!(answer.code, 409, "B46: {}", answer.text());
+    assert!(answer.text().contains(".spec.replicas"), "B46: a conflict names its fields: {}", answer.text());
+
+    let labels = json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "flags", "namespace": ground.masked, "labels": {"more": "yes"}}})
+    .to_string();
+    for (args, code) in [
+        (["apply", "--server-side", "--field-manager=other", "-f", "-"], 0),
+        (["diff", "--server-side", "--field-manager=other", "-f", "-"], 0),
+    ] {
+        let out = agent.kubectl_with(Version::New, 0, &args, &labels)?;
+        assert_eq!(out.code, code, "B59: what has not changed has no difference: {out:?}");
+    }
+    let head = agent.send(0, "HEAD", &one, &[], b"").await?;
+    assert_eq!(head.code, 405, "B16");
     Ok(())
 }
