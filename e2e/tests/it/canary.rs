@@ -39,7 +39,7 @@ impl Bench {
         let words: Vec<&str> = line.split_whitespace().collect();
         // What follows `--` is not kubectl's.
         let end = words.iter().position(|word| *word == "--").unwrap_or(words.len());
-        let args = [&words[..end], &scope, &["-v=10"], &words[end..]].concat();
+        let args = [&words[..end], &scope[..], &["-v=10"], &words[end..]].concat();
         kubectl_stdin(self.version, kubeconfig, &args, &self.ground.fill(command.stdin, namespace))
     }
 

@@ -42,19 +42,17 @@ const FORMS: [Form; 4] = [
 /// `data` is the owner once more, whole or as the patch that restores it.
 const REVISIONS: Form = Form { groups: &["apps"], resources: &["controllerrevisions"], prefix: &["data"] };
 
-const EVENTS: [Form; 2] = [
-    Form { groups: &[""], resources: &["events"], prefix: &[] },
-    Form { groups: &["events.k8s.io"], resources: &["events"], prefix: &[] },
-];
-/// The fields of an event by their names in both groups.
-const EVENT_FIELDS: [[&str; 2]; 7] = [
-    ["count", "deprecatedCount"],
-    ["firstTimestamp", "deprecatedFirstTimestamp"],
-    ["involvedObject", "regarding"],
-    ["lastTimestamp", "deprecatedLastTimestamp"],
-    ["message", "note"],
-    ["reportingComponent", "reportingController"],
-    ["source", "deprecatedSource"],
+const CORE_EVENTS: Form = Form { groups: &[""], resources: &["events"], prefix: &[] };
+const EVENTS: Form = Form { groups: &["events.k8s.io"], resources: &["events"], prefix: &[] };
+/// The fields of an event that have another name in the core group than in their own.
+const EVENT_FIELDS: [(&str, &str); 7] = [
+    ("count", "deprecatedCount"),
+    ("firstTimestamp", "deprecatedFirstTimestamp"),
+    ("involvedObject", "regarding"),
+    ("lastTimestamp", "deprecatedLastTimestamp"),
+    ("message", "note"),
+    ("reportingComponent", "reportingController"),
+    ("source", "deprecatedSource"),
 ];
 
 /// A pod has three lists of containers; who names one means all.
@@ -86,10 +84,11 @@ pub(super) fn implied(rule: &MaskRule, matches: &[Matcher]) -> Vec<Arc<CompiledM
             owner.dedup();
             add(&REVISIONS, owner.iter().map(|path| below(REVISIONS.prefix, path.steps())).collect());
         }
-        for (from, to) in [(0, 1), (1, 0)] {
-            if names.covers(&EVENTS[from]) {
-                add(&EVENTS[to], rule.paths.iter().map(|path| renamed(path, from, to)).collect());
-            }
+        if names.covers(&CORE_EVENTS) {
+            add(&EVENTS, renamed(&rule.paths, |(core, own)| (core, own)));
+        }
+        if names.covers(&EVENTS) {
+            add(&CORE_EVENTS, renamed(&rule.paths, |(core, own)| (own, core)));
         }
     }
     implied
@@ -152,15 +151,16 @@ fn in_pods(names: &Named<'_>, paths: &[MaskPath]) -> Vec<Vec<Step>> {
     let mut found = Vec::new();
     for form in FORMS.iter().filter(|form| names.covers(form)) {
         for path in paths.iter().filter_map(|path| inside(path.steps(), form.prefix)) {
-            match path.get(1) {
-                Some(Step::Key(list)) if CONTAINERS.contains(&&**list) => {
+            match path.as_slice() {
+                [root, Step::Key(list), rest @ ..] if CONTAINERS.contains(&&**list) => {
                     found.extend(CONTAINERS.map(|list| {
-                        let mut path = path.clone();
-                        path[1] = key(list);
-                        path
+                        [root.clone(), key(list)]
+                            .into_iter()
+                            .chain(rest.iter().cloned())
+                            .collect::<Vec<Step>>()
                     }));
                 }
-                Some(_) | None => found.push(path),
+                _ => found.push(path),
             }
         }
     }
@@ -187,15 +187,22 @@ fn inside(path: &[Step], prefix: &[&str]) -> Option<Vec<Step>> {
     }
 }
 
-fn renamed(path: &MaskPath, from: usize, to: usize) -> MaskPath {
-    let mut steps = path.steps().to_vec();
-    if let Some(Step::Key(first)) = steps.first_mut()
-        && let Some(names) = EVENT_FIELDS.iter().find(|names| *names[from] == **first)
-    {
-        *first = names[to].into();
-    }
-    MaskPath::of(steps)
+fn renamed(paths: &[MaskPath], direction: Direction) -> Vec<MaskPath> {
+    let renamed = |path: &MaskPath| {
+        let mut steps = path.steps().to_vec();
+        let names = EVENT_FIELDS.map(direction);
+        if let Some(Step::Key(first)) = steps.first_mut()
+            && let Some((_, to)) = names.iter().find(|(from, _)| **from == **first)
+        {
+            *first = (*to).into();
+        }
+        MaskPath::of(steps)
+    };
+    paths.iter().map(renamed).collect()
 }
+
+/// From a pair of names: the one that is written, and the one that is meant too.
+type Direction = fn((&'static str, &'static str)) -> (&'static str, &'static str);
 
 #[cfg(test)]
 mod tests {
