@@ -4,9 +4,10 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+pub use masking::LAST_APPLIED;
 use masking::{
-    COPIES, Cells, Encoding, Expectation, FieldPath, FieldRule, Form, GroupKind, LAST_APPLIED, MaskError,
-    Masker, Plans, Segment, Which, placeholder,
+    COPIES, Cells, Encoding, Expectation, FieldPath, FieldRule, Form, GroupKind, MaskError, Masker, Plans,
+    Segment, Which, placeholder,
 };
 use serde_json::{Map, Value};
 use std::sync::Arc;

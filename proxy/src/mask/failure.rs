@@ -27,6 +27,8 @@ const CANNOT_IMPERSONATE: &str = "\" cannot impersonate";
 const WITHHELD: &str = "withheld by sallyport: it may quote values that are masked";
 const REFUSED: &str = "the API server refused the change. Its words are withheld by sallyport, for they may quote values that are \
                        masked; details.causes names the fields.";
+const FAILED: &str =
+    "the API server failed. Its words are withheld by sallyport, for they may quote values that are masked.";
 
 /// An error as the client reads it.
 pub struct Said {
@@ -103,6 +105,7 @@ fn rebuilt(status: StatusCode, said: &Value, hidden: bool) -> Value {
         false => cut(value.as_str().unwrap_or_default(), LONGEST_TEXT),
     };
     let message = match hidden {
+        true if status.is_server_error() => FAILED.to_owned(),
         true => REFUSED.to_owned(),
         false => text(&said["message"]),
     };

@@ -74,7 +74,7 @@ const LINES: [(&str, &str); 82] = [
     ("diff --server-side --field-manager=other -f -", MAP_LABELS),
     ("apply -f - --dry-run=server -o yaml", MAP_LABELS),
     ("apply --server-side --field-manager=other -f - --dry-run=server -o yaml", MAP_LABELS),
-    ("apply --server-side --field-manager=other -f - -o yaml", VAULT_LABELS),
+    ("apply --server-side --field-manager=other -f - --dry-run=server -o yaml", VAULT_LABELS),
     ("label pod one more=yes -o yaml", ""),
     ("label cronjob one more=yes -o json", ""),
     ("annotate configmap flags more=yes -o yaml", ""),

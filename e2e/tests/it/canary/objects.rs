@@ -177,8 +177,8 @@ fn policy(namespace: &str, group: &str, user: &str) -> Vec<Value> {
     vec![binding, policy]
 }
 
-/// An agent behind the mask, and `count` grounds.
-pub async fn ground(count: usize) -> anyhow::Result<(Gate, Agent, Vec<Ground>)> {
+/// An agent behind the mask, and `count` grounds; `open`: with the same objects for who asks the API server itself.
+pub async fn ground(count: usize, open: bool) -> anyhow::Result<(Gate, Agent, Vec<Ground>)> {
     let gate = crate::gate()?;
     let plane = gate.plane();
     let home = plane.namespace("canary").await?;
@@ -192,20 +192,22 @@ pub async fn ground(count: usize) -> anyhow::Result<(Gate, Agent, Vec<Ground>)> 
     plane.apply(&definition(&group).to_string())?;
     let crd = format!("crd/vaults.{group}");
     plane.kubectl(&["wait", "--for=condition=Established", &crd, "--timeout=30s"])?.success()?;
-    let (mut grounds, mut items) = (Vec::new(), policy(&home, &group, &agent.username()));
+    let mut items = policy(&home, &group, &agent.username());
+    let (mut grounds, mut namespaces) = (Vec::new(), Vec::new());
     for _ in 0..count {
-        let masked = plane.namespace("canary-masked").await?;
-        let open = plane.namespace("canary-open").await?;
-        items.extend(objects(&masked, &group));
-        items.extend(objects(&open, &group));
+        let mut names = vec![plane.namespace("canary-masked").await?];
+        if open {
+            names.push(plane.namespace("canary-open").await?);
+        }
+        items.extend(names.iter().flat_map(|name| objects(name, &group)));
+        let [masked, open] = [0, names.len() - 1].map(|at| names[at].clone());
         grounds.push(Ground { masked, open, group: group.clone() });
+        namespaces.extend(names);
     }
     let list = json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string();
     kubectl_stdin(Version::New, plane.admin_kubeconfig(), &["create", "-f", "-"], &list)?.success()?;
-    for ground in &grounds {
-        for namespace in [&ground.masked, &ground.open] {
-            settled(plane, namespace).await?;
-        }
+    for namespace in &namespaces {
+        settled(plane, namespace).await?;
     }
     let policy = format!("accesspolicy/{home}");
     plane.kubectl(&["wait", "--for=condition=Programmed", &policy, "--timeout=60s"])?.success()?;

@@ -80,7 +80,7 @@ fn has_placeholder(answer: &Answer) -> bool {
 
 #[tokio::test]
 async fn b01_b26_no_encoding_of_any_template_kind_shows_the_canary() -> anyhow::Result<()> {
-    let (_, agent, grounds) = ground(1).await?;
+    let (_, agent, grounds) = ground(1, false).await?;
     let (ground, mut asker) = (&grounds[0], Asker::new(&agent).await?);
     for kind in KINDS {
         let all = collection(kind, ground);
@@ -91,7 +91,9 @@ async fn b01_b26_no_encoding_of_any_template_kind_shows_the_canary() -> anyhow::
         for accept in ACCEPTS {
             for target in [Some(format!("{all}?includeObject=Object")), one.clone()].into_iter().flatten() {
                 let answer = asker.ask("GET", &target, &[("Accept", accept)], "").await?;
-                assert!(matches!(answer.code, 200 | 406), "{accept} {target}: {}", answer.text());
+                // Partial metadata of the wrong number is the API server's 406, and its 500 for a custom kind.
+                let fits = answer.code == 200 || accept.contains("as=Partial");
+                assert!(fits, "{accept} {target}: {}", answer.text());
                 let whole = answer.code == 200 && !accept.contains("as=Table");
                 assert!(!whole || has_placeholder(&answer), "{accept} {target}: {}", tail(&answer.text()));
             }
@@ -108,7 +110,7 @@ async fn b01_b26_no_encoding_of_any_template_kind_shows_the_canary() -> anyhow::
 
 #[tokio::test]
 async fn b40_b54_no_write_and_no_oracle_tells_the_canary() -> anyhow::Result<()> {
-    let (_, agent, grounds) = ground(1).await?;
+    let (_, agent, grounds) = ground(1, false).await?;
     let (ground, mut asker) = (&grounds[0], Asker::new(&agent).await?);
     let paths = [
         ("pods", "/spec/containers/0/env/0/value"),
@@ -177,7 +179,7 @@ fn quoting(name: &str, namespace: &str, action: &str, label: &str) -> [Value; 2]
 
 #[tokio::test]
 async fn b44_b45_what_an_admission_policy_quotes_of_a_template_is_withheld() -> anyhow::Result<()> {
-    let (gate, agent, grounds) = ground(1).await?;
+    let (gate, agent, grounds) = ground(1, false).await?;
     let (ground, mut asker, plane) = (&grounds[0], Asker::new(&agent).await?, gate.plane());
     let namespace = &ground.masked;
     let mut items = Vec::new();
@@ -247,7 +249,7 @@ fn typed_secrets(namespace: &str) -> Vec<Value> {
 
 #[tokio::test]
 async fn b22_b23_b27_every_value_of_every_type_of_secret_is_the_placeholder() -> anyhow::Result<()> {
-    let (gate, agent, grounds) = ground(1).await?;
+    let (gate, agent, grounds) = ground(1, false).await?;
     let (ground, mut asker, plane) = (&grounds[0], Asker::new(&agent).await?, gate.plane());
     let list =
         json!({"apiVersion": "v1", "kind": "List", "items": typed_secrets(&ground.masked)}).to_string();
@@ -277,7 +279,7 @@ async fn b22_b23_b27_every_value_of_every_type_of_secret_is_the_placeholder() ->
 
 #[tokio::test]
 async fn b16_b24_b46_b59_what_else_the_tables_name() -> anyhow::Result<()> {
-    let (_, agent, grounds) = ground(1).await?;
+    let (_, agent, grounds) = ground(1, false).await?;
     let (ground, mut asker) = (&grounds[0], Asker::new(&agent).await?);
     let one = named("deployments", ground).unwrap_or_default();
     let account = format!("/api/v1/namespaces/{}/serviceaccounts/default/token", ground.masked);
@@ -308,7 +310,8 @@ async fn b16_b24_b46_b59_what_else_the_tables_name() -> anyhow::Result<()> {
         let out = agent.kubectl_with(Version::New, 0, &args, &labels)?;
         assert_eq!(out.code, code, "B59: what has not changed has no difference: {out:?}");
     }
-    let head = agent.send(0, "HEAD", &one, &[], b"").await?;
-    assert_eq!(head.code, 405, "B16");
+    let mut connection = agent.connect(0).await?;
+    connection.send(&agent.request("HEAD", &one, &[], b"")?).await?;
+    assert_eq!(connection.head().await?.code, 405, "B16");
     Ok(())
 }
