@@ -11,7 +11,7 @@ use e2e::{Agent, Gate, Output, Version};
 
 use objects::{Ground, forms, ground, placeholders};
 
-const VERSIONS: [Version; 3] = [Version::V129, Version::V133, Version::New];
+const VERSIONS: [Version; 3] = Version::READERS;
 
 /// One kubectl with its agent's and its administrator's kubeconfig, and a namespace for each.
 struct Bench {
