@@ -217,9 +217,9 @@ impl PolicySet {
         });
     }
 
-    /// Every masking rule, for lists of what an agent does not see.
+    /// Every masking rule that an author wrote, for lists of what an agent does not see.
     pub(crate) fn all_masks(&self) -> impl Iterator<Item = &CompiledMask> {
-        self.masks.iter().map(|mask| &**mask)
+        self.masks.iter().map(|mask| &**mask).filter(|mask| !mask.implied)
     }
 
     /// Every rule, for lists of what an agent may do.

@@ -184,7 +184,7 @@ fn masks(policy: &Arc<str>, spec: &AccessPolicySpec, issues: &mut Issues) -> Vec
             replacement: Replacement::Placeholder,
         };
         compiled.extend(copies::implied(&rule, &matches));
-        compiled.push(Arc::new(CompiledMask { rule: Arc::new(rule), matches }));
+        compiled.push(Arc::new(CompiledMask { rule: Arc::new(rule), matches, implied: false }));
     }
     compiled
 }

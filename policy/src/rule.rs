@@ -104,6 +104,8 @@ pub(crate) struct CompiledRule {
 pub(crate) struct CompiledMask {
     pub(crate) rule: Arc<MaskRule>,
     pub(crate) matches: Vec<Matcher>,
+    /// Whether no author wrote it, but another rule implies it (B26).
+    pub(crate) implied: bool,
 }
 
 /// One policy that compiled: a shorter word for what its author wrote, never a shorter policy.

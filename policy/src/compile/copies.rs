@@ -70,7 +70,7 @@ pub(super) fn implied(rule: &MaskRule, matches: &[Matcher]) -> Vec<Arc<CompiledM
             if !paths.is_empty() {
                 let rule = MaskRule { paths, ..rule.clone() };
                 let matches = vec![form.matcher(matcher.verbs, namespaces)];
-                implied.push(Arc::new(CompiledMask { rule: Arc::new(rule), matches }));
+                implied.push(Arc::new(CompiledMask { rule: Arc::new(rule), matches, implied: true }));
             }
         };
         let in_pods = in_pods(&names, &rule.paths);
