@@ -33,6 +33,7 @@ fn intent(id: &str, name: &str) -> Event {
         bundle: String::new(),
         grant: Some("claude-code-7f3kq".into()),
         would_have: vec![],
+        role_session: None,
         body: None,
     }))
 }

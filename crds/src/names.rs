@@ -6,6 +6,8 @@ pub const GROUP: &str = "sallyport.dev";
 pub const VERSION: &str = "v1alpha1";
 /// Default namespace of operator and proxy.
 pub const SYSTEM_NAMESPACE: &str = "sallyport-system";
+/// Default name of an installation, as AWS is told it.
+pub const HUB: &str = "default";
 /// ServiceAccount of the operator.
 pub const OPERATOR_SERVICE_ACCOUNT: &str = "sallyport-operator";
 /// ServiceAccount of the proxy.

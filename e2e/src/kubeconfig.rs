@@ -24,6 +24,8 @@ pub enum Login {
     TokenFile(PathBuf),
     /// A bearer token.
     Token(String),
+    /// A credential plugin: `users[].user` as it is.
+    Plugin(Value),
 }
 
 impl Login {
@@ -46,6 +48,7 @@ impl Kubeconfig {
             }
             Login::TokenFile(path) => json!({"tokenFile": path}),
             Login::Token(token) => json!({"token": token}),
+            Login::Plugin(user) => user,
         };
         Self(json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "e2e",

@@ -169,6 +169,30 @@ fn a_subject_belongs_to_the_oldest_and_leaves_the_last_good_generation_of_a_youn
 }
 
 #[test]
+fn one_role_is_one_subject_whatever_path_and_case_it_is_written_with() {
+    let role = |name: &str, created: i64, arn: &str| {
+        let mut identity = identity(name, created, &[name]);
+        identity["spec"]["subjects"] =
+            json!([{"name": "r", "type": "AWSIAMRole", "awsIAMRole": {"arn": arn}}]);
+        identity
+    };
+    let older = role("older", 1, "arn:aws:iam::111122223333:role/team/Runner");
+    for same in ["arn:aws:iam::111122223333:role/Runner", "arn:aws:iam::111122223333:role/other/runner"] {
+        let both = planned(&[role("younger", 2, same), older.clone()], &[], &Plan::default());
+        assert_eq!(
+            (reason(&both, "older"), reason(&both, "younger")),
+            (None, Some("SubjectConflict")),
+            "{same}"
+        );
+        assert!(shard(&both, "younger").is_none(), "{same}");
+    }
+    for another in ["arn:aws:iam::444455556666:role/Runner", "arn:aws-cn:iam::111122223333:role/Runner"] {
+        let both = planned(&[role("younger", 2, another), older.clone()], &[], &Plan::default());
+        assert_eq!((reason(&both, "older"), reason(&both, "younger")), (None, None), "{another}");
+    }
+}
+
+#[test]
 fn suspend_and_labels_are_taken_also_from_a_generation_that_is_not_accepted() {
     let good = planned(&[identity("a", 1, &["x"])], &[], &Plan::default());
     let mut broken = identity("a", 1, &["x"]);

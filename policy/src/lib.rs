@@ -13,6 +13,7 @@
 pub mod action;
 pub mod agent;
 pub mod approve;
+pub mod aws;
 pub mod bundle;
 pub mod cel;
 pub mod compile;

@@ -19,6 +19,11 @@ pub enum Subject {
         /// Claim `sub`.
         sub: String,
     },
+    /// An AWS IAM role, proven by a presigned GetCallerIdentity that STS answers.
+    AwsIamRole {
+        /// The role in the one form of [`crate::aws::role`].
+        arn: String,
+    },
 }
 
 /// Prefix of every ServiceAccount's user name.
@@ -27,6 +32,9 @@ pub(crate) const SERVICE_ACCOUNT_PREFIX: &str = "system:serviceaccount:";
 impl Subject {
     /// The one subject that an entry of `AgentIdentity.spec.subjects` names; `None` where it describes several, or none.
     pub fn named_by(entry: &Declared) -> Option<Subject> {
+        if let Some(role) = &entry.aws_iam_role {
+            return crate::aws::role(&role.arn).map(|arn| Subject::AwsIamRole { arn });
+        }
         let account = entry.service_account.as_ref()?;
         Some(Subject::ServiceAccount { namespace: account.namespace.clone(), name: account.name.clone() })
     }
@@ -47,6 +55,7 @@ impl Subject {
                 format!("{SERVICE_ACCOUNT_PREFIX}{namespace}:{name}")
             }
             Subject::Oidc { issuer, sub } => format!("{issuer}#{sub}"),
+            Subject::AwsIamRole { arn } => arn.clone(),
         }
     }
 
@@ -55,6 +64,7 @@ impl Subject {
         match self {
             Subject::ServiceAccount { .. } => SubjectType::ServiceAccount,
             Subject::Oidc { .. } => SubjectType::Oidc,
+            Subject::AwsIamRole { .. } => SubjectType::AwsIamRole,
         }
     }
 }

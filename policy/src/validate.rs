@@ -38,7 +38,10 @@ pub fn identity(spec: &AgentIdentitySpec) -> Result<(), Issues> {
                 None => issues.invalid(format!("{path}.oidc"), "must be set when `type` is 'OIDC'"),
             },
             SubjectType::AwsIamRole => {
-                issues.unsupported(format!("{path}.type"), "subject type `AWSIAMRole`")
+                let role = subject.aws_iam_role.as_ref();
+                if role.and_then(|role| crate::aws::role(&role.arn)).is_none() {
+                    issues.invalid(format!("{path}.awsIAMRole.arn"), "must be the ARN of an IAM role");
+                }
             }
         }
     }

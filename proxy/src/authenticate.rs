@@ -1,5 +1,6 @@
 //! A session becomes a subject: one bearer token, reviewed by the API server for our audience, of a known agent.
 mod again;
+mod aws;
 mod kept;
 mod oidc;
 mod review;
@@ -16,12 +17,17 @@ use thiserror::Error;
 use tokio::time::Instant;
 
 pub use self::again::ask_again;
+pub use self::aws::AwsSettings;
+use self::aws::AwsTokens;
 use self::oidc::{Match, Oidc};
 use self::review::Reviews;
 use crate::limits::Limits;
 use crate::live::{AgentKey, Live, Standing};
 use crate::refuse::{Reason, Refusal};
 use crate::token::Claims;
+
+const NO_ROLES: &str = "no AgentIdentity of this gate names an AWS IAM role; next: ask an administrator to add yours to an \
+                        AgentIdentity's `subjects`";
 
 /// An authenticated caller.
 #[derive(Clone, Debug)]
@@ -36,6 +42,9 @@ pub struct Caller {
     pub subject_name: Arc<str>,
     /// When the token ends; streams end with it (F23).
     pub token_expires: Option<Timestamp>,
+    /// What the bearer calls itself, where its credential says it: the name of an AWS role session, chosen by whoever assumed
+    /// the role. For the record, never for a decision (D09).
+    pub session: Option<Arc<str>>,
     /// With what it proved it; asked about again while a stream is open.
     pub token: Token,
 }
@@ -50,7 +59,7 @@ impl Caller {
     ) -> Self {
         let key = AgentKey::new(agent.namespace(), agent.name());
         let (agent, subject_name) = (Arc::clone(agent), Arc::clone(subject_name));
-        Self { agent, key, subject, subject_name, token_expires, token: token.clone() }
+        Self { agent, key, subject, subject_name, token_expires, session: None, token: token.clone() }
     }
 }
 
@@ -125,6 +134,8 @@ struct Proven {
     subject: Subject,
     /// When it ends.
     expires: Option<Timestamp>,
+    /// What the bearer calls itself, where the credential says it; it proves nothing (D09).
+    session: Option<Arc<str>>,
 }
 
 /// Tells from a bearer token who asks.
@@ -132,13 +143,14 @@ struct Proven {
 pub struct Authenticator {
     reviews: Reviews,
     oidc: Oidc,
+    aws: AwsTokens,
     limits: Limits,
 }
 
 impl Authenticator {
     /// Asks the API server with the proxy's own client, and issuers by themselves.
-    pub fn new(client: Client, limits: Limits) -> Self {
-        Self { reviews: Reviews::new(client), oidc: Oidc::default(), limits }
+    pub fn new(client: Client, aws: AwsSettings, limits: Limits) -> Self {
+        Self { reviews: Reviews::new(client), oidc: Oidc::default(), aws: AwsTokens::new(aws), limits }
     }
 
     /// Keeps what tokens are verified with, for ever.
@@ -178,6 +190,14 @@ impl Authenticator {
     /// Every agent whose subject the token fits, at least one. A token of a trusted issuer is verified with the issuer's keys;
     /// one of this cluster's own issuer may be a ServiceAccount's as well, and then the API server is asked too.
     async fn callers(&self, token: &Token, bundle: &Bundle) -> Result<Vec<Caller>, AuthenticateError> {
+        if token.expose().starts_with(aws::PREFIX) {
+            // Nobody makes the gate ask AWS where no agent is of AWS.
+            if !bundle.subjects().any(|subject| matches!(subject, Subject::AwsIamRole { .. })) {
+                return Err(AuthenticateError::Rejected(NO_ROLES.to_owned()));
+            }
+            let proven = self.aws.prove(token.expose()).await?;
+            return Ok(vec![named(proven, token, bundle)?]);
+        }
         let claims = Claims::peek(token.expose());
         let trusted =
             claims.as_ref().and_then(Claims::issuer).map_or(&[][..], |issuer| bundle.trusts(issuer));
@@ -199,9 +219,7 @@ impl Authenticator {
     }
 
     async fn by_review(&self, token: &Token, bundle: &Bundle) -> Result<Caller, AuthenticateError> {
-        let Proven { subject, expires } = self.reviews.prove(token.expose()).await?;
-        let found = bundle.find(&subject).ok_or_else(|| AuthenticateError::NotAnAgent(subject.username()))?;
-        Ok(Caller::new(&found.agent, subject, &found.subject_name, token, expires))
+        named(self.reviews.prove(token.expose()).await?, token, bundle)
     }
 
     async fn by_issuer(
@@ -231,4 +249,11 @@ impl Authenticator {
         }
         Ok(())
     }
+}
+
+/// The agent that names a subject.
+fn named(proven: Proven, token: &Token, bundle: &Bundle) -> Result<Caller, AuthenticateError> {
+    let Proven { subject, expires, session } = proven;
+    let found = bundle.find(&subject).ok_or_else(|| AuthenticateError::NotAnAgent(subject.username()))?;
+    Ok(Caller { session, ..Caller::new(&found.agent, subject, &found.subject_name, token, expires) })
 }

@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Parser;
+use http::uri::Authority;
 use storage::{Address, S3Flags};
 
 /// Flags of `sallyport-proxy`. The Kubernetes client's own configuration comes from `KUBECONFIG` or the pod.
@@ -19,6 +20,16 @@ pub struct Config {
     /// Name of this replica, unique among the running ones; a DNS label.
     #[arg(long, env = "HOSTNAME", value_parser = replica_name)]
     pub replica: String,
+    /// Name of this installation, as AWS is told it: an agent with an AWS role signs its token for `sallyport.<hub>`.
+    #[arg(long, env = "SALLYPORT_HUB", default_value = crds::names::HUB, value_parser = hub_name)]
+    pub hub: String,
+    /// Host of AWS STS that an agent's token may name, such as sts.eu-west-1.amazonaws.com; repeat it. Default: every public one.
+    #[arg(long = "sts-host", env = "SALLYPORT_STS_HOSTS", value_delimiter = ',', value_name = "HOST", value_parser = sts_host)]
+    pub sts_hosts: Vec<String>,
+    /// Where AWS STS is asked whose a token is, if not at the host that the token names: `HOST[:PORT]`, over TLS. For a VPC
+    /// endpoint without private DNS, and for tests. The host in the token stays the one that is signed, checked and sent as Host.
+    #[arg(long, env = "SALLYPORT_STS_ENDPOINT", value_name = "HOST[:PORT]", value_parser = sts_endpoint)]
+    pub sts_endpoint: Option<Authority>,
     /// Where agents connect (TLS).
     #[arg(long, default_value = "0.0.0.0:8443")]
     pub bind: SocketAddr,
@@ -52,6 +63,37 @@ pub struct Config {
     pub drain_seconds: u64,
 }
 
+fn hub_name(text: &str) -> Result<String, String> {
+    let is_taken = (1..=63).contains(&text.len())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    if is_taken {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("`{text}` must be 1 to 63 letters, digits, `-` or `_`"))
+    }
+}
+
+fn sts_host(text: &str) -> Result<String, String> {
+    let labels: Vec<&str> = text.split('.').collect();
+    let is_label = |label: &&str| {
+        !label.is_empty() && label.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+    };
+    if matches!(labels.first(), Some(&"sts" | &"sts-fips"))
+        && labels.len() >= 3
+        && labels.iter().all(is_label)
+    {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("`{text}` must be a host of AWS STS, such as sts.eu-west-1.amazonaws.com"))
+    }
+}
+
+fn sts_endpoint(text: &str) -> Result<Authority, String> {
+    let wrong = || format!("`{text}` must be HOST or HOST:PORT");
+    let authority: Authority = text.parse().map_err(|_| wrong())?;
+    if authority.host().is_empty() || text.contains('@') { Err(wrong()) } else { Ok(authority) }
+}
+
 fn replica_name(text: &str) -> Result<String, String> {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let fits = (1..=63).contains(&text.len()) && text.chars().all(inner);
@@ -78,6 +120,26 @@ mod tests {
         }
         for bad in ["s3://", "/var/lib", "file://relative/dir", "file:", ""] {
             assert!(parse(&["--replica", "p-0", "--store", bad]).is_err(), "`{bad}` was accepted");
+        }
+    }
+
+    #[test]
+    fn sts_is_named_by_hosts_and_asked_at_one_place() {
+        let base = ["--replica", "p-0", "--store", "file:///s"];
+        let with = |flag: &str, value: &str| parse(&[&base[..], &[flag, value]].concat());
+        let hosts =
+            with("--sts-host", "sts.eu-west-1.amazonaws.com,sts.amazonaws.com").expect("accepted").sts_hosts;
+        assert_eq!(hosts, ["sts.eu-west-1.amazonaws.com", "sts.amazonaws.com"]);
+        for bad in ["", "evil.example", "sts", "sts.", "sts.evil:443", "sts.evil/x.com", "STS.amazonaws.com"]
+        {
+            assert!(with("--sts-host", bad).is_err(), "`{bad}` was accepted");
+        }
+        assert!(with("--sts-endpoint", "127.0.0.1:8443").is_ok());
+        for bad in ["", "https://127.0.0.1", "a@b", "a/b"] {
+            assert!(with("--sts-endpoint", bad).is_err(), "`{bad}` was accepted");
+        }
+        for bad in ["", "a.b", "a/b", &"a".repeat(64)] {
+            assert!(with("--hub", bad).is_err(), "`{bad}` was accepted");
         }
     }
 

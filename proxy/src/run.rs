@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::accept::Acceptor;
 use crate::admin;
-use crate::authenticate::{Authenticator, ask_again};
+use crate::authenticate::{Authenticator, AwsSettings, ask_again};
 use crate::config::Config;
 use crate::decide::Decider;
 use crate::denials::Denials;
@@ -123,7 +123,7 @@ fn gate(
     let decider = Decider::new(live.clone(), grants.clone(), &config.namespace);
     let recorder = recorder(config, client, &live, telemetry.clone())?;
     Ok(Gate {
-        authenticator: Authenticator::new(client.clone(), limits.clone()),
+        authenticator: Authenticator::new(client.clone(), aws_settings(config), limits.clone()),
         discovery: DiscoveryCache::new(Arc::clone(&upstream)),
         hold: Hold::new(decider.clone(), grants.clone(), Arc::clone(&upstream), live.clone(), drain.clone()),
         streams: Streams::new(telemetry.clone(), drain.clone()),
@@ -139,6 +139,14 @@ fn gate(
         drain,
         writes: TaskTracker::new(),
     })
+}
+
+fn aws_settings(config: &Config) -> AwsSettings {
+    AwsSettings {
+        cluster: format!("sallyport.{}", config.hub),
+        hosts: config.sts_hosts.clone(),
+        endpoint: config.sts_endpoint.clone(),
+    }
 }
 
 fn recorder(

@@ -234,6 +234,9 @@ pub struct Intent {
     /// What rules in Audit mode would have said: `policy/rule Effect`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub would_have: Vec<String>,
+    /// What the bearer's credential calls its session: the name of an AWS role session. Whoever assumed the role chose it (D09).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role_session: Option<String>,
     /// At recording level Request: the body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<MaskedBody>,

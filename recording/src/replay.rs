@@ -111,6 +111,7 @@ impl Line {
                     Permitted::Approved => "Approved",
                 };
                 let mut notes: Vec<String> = intent.grant.into_iter().collect();
+                notes.extend(intent.role_session.map(|session| format!("role-session={session}")));
                 notes.extend(intent.would_have.into_iter().map(|rule| format!("would-have={rule}")));
                 line(decision, intent.act.summary(), End::Unknown, notes)
             }

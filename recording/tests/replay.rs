@@ -20,6 +20,7 @@ fn request(id: &str, decision: Permitted, act: Act, grant: Option<&str>) -> Even
         bundle: String::new(),
         grant: grant.map(Into::into),
         would_have: vec![],
+        role_session: None,
         body: None,
     }))
 }

@@ -3,6 +3,7 @@
 mod admission;
 mod answers;
 mod aws;
+mod aws_role;
 mod boundary;
 mod bypass;
 mod caller;

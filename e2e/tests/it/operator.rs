@@ -223,12 +223,10 @@ async fn a_field_whose_feature_is_not_built_is_said_and_never_ignored() -> anyho
         );
         plane.kubectl(&["delete", "accesspolicy", &namespace])?.success()?;
     }
-    let aws = json!([{"name": "o", "type": "AWSIAMRole", "awsIAMRole": {"arn": "arn:aws:iam::111122223333:role/x"}}]);
     let eks = json!({"type": "EKS", "eks": {"clusterName": "c", "region": "us-east-1", "roleARN": "arn:aws:iam::111122223333:role/x"}});
     let fixed = json!({"type": "Static", "static": {"server": "https://a.example", "caBundle": "LS0tLS1CRUdJTg==",
                        "tokenSecretRef": {"name": "t", "key": "t"}}});
     let table = [
-        ("aws", "/spec/subjects", aws, "spec.subjects[0].type"),
         ("eks", "/spec/target", eks, "spec.target.type"),
         ("static", "/spec/target", fixed, "spec.target.type"),
     ];

@@ -28,6 +28,26 @@ fn outsiders() -> Outsiders {
     Outsiders::new("sallyport-system", [&agent])
 }
 
+#[test]
+fn d09_a_role_that_is_an_agent_reviews_nothing_whatever_its_session_is_called() {
+    let agent = Subject::AwsIamRole { arn: "arn:aws:iam::111122223333:role/runner".into() };
+    let outsiders = Outsiders::new("sallyport-system", [&agent]);
+    for name in [
+        "arn:aws:iam::111122223333:role/runner",
+        "arn:aws:iam::111122223333:role/team/Runner",
+        "arn:aws:sts::111122223333:assumed-role/runner/alice@example.com",
+        "arn:aws:sts::111122223333:assumed-role/Runner/alice",
+    ] {
+        assert_eq!(outsiders.check(name, None), Err(Unfit::Agent), "{name}");
+    }
+    for name in [
+        "arn:aws:sts::111122223333:assumed-role/oncall/alice",
+        "arn:aws:sts::444455556666:assumed-role/runner/alice",
+    ] {
+        assert_eq!(outsiders.check(name, None), Ok(()), "{name}");
+    }
+}
+
 fn at(offset: i64) -> Timestamp {
     Timestamp::from_second(CREATED + offset).unwrap()
 }

@@ -239,9 +239,11 @@ fn identities_that_use_what_is_not_built_say_so() {
     };
     let home = json!({"type": "InCluster"});
     assert_eq!(issues(&account, &home), Ok(()));
+    assert_eq!(issues(&role, &home), Ok(()));
+    let session = json!([{"name": "a", "type": "AWSIAMRole", "awsIAMRole": {"arn": "arn:aws:sts::111122223333:assumed-role/r/s"}}]);
     assert_eq!(
-        issues(&role, &home),
-        Err("spec.subjects[0].type: subject type `AWSIAMRole` is not supported yet".into())
+        issues(&session, &home),
+        Err("spec.subjects[0].awsIAMRole.arn: must be the ARN of an IAM role".into())
     );
     assert_eq!(
         issues(&account, &eks),

@@ -49,7 +49,7 @@ impl Reviews {
     pub async fn prove(&self, token: &str) -> Result<Proven, AuthenticateError> {
         let Reviewed { username, expires } = self.review(token).await?;
         let subject = Subject::from_username(&username).ok_or(AuthenticateError::NotAnAgent(username))?;
-        Ok(Proven { subject, expires })
+        Ok(Proven { subject, expires, session: None })
     }
 
     async fn review(&self, token: &str) -> Result<Reviewed, AuthenticateError> {

@@ -116,6 +116,7 @@ impl Known {
             would_have: would_have.map_or_else(Vec::new, |would| {
                 would.rules.iter().map(|rule| format!("{rule} {}", rule.effect)).collect()
             }),
+            role_session: None,
             body: None,
         }
     }

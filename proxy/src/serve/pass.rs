@@ -246,6 +246,7 @@ impl Pass<'_> {
         let started = std::time::Instant::now();
         let durability = self.durability(asked);
         let mut intent = self.known.intent(&self.climb.id, asked.canonical_target(), decision, grant);
+        intent.role_session = self.climber.caller.session.as_deref().map(str::to_owned);
         if let Some(owed) = decision.map(Decision::obligations).filter(|owed| owed.level == Level::Request) {
             let body = self.climb.gate.masks.body(asked, self.discovery, &owed.masks);
             intent.body = body.map(MaskedBody::from_masked);

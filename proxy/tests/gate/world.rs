@@ -128,7 +128,11 @@ impl World {
         let decider = Decider::new(live.clone(), grants.clone(), "sallyport-system");
         let gate = Gate {
             denials: Denials::new(client.clone(), "test"),
-            authenticator: Authenticator::new(client, limits.clone()),
+            authenticator: Authenticator::new(
+                client,
+                proxy::authenticate::AwsSettings::default(),
+                limits.clone(),
+            ),
             discovery: DiscoveryCache::new(Arc::clone(&upstream)),
             hold: Hold::new(
                 decider.clone(),

@@ -61,6 +61,7 @@ pub fn intent(id: &str) -> Event {
         bundle: "sha256:00".into(),
         grant: None,
         would_have: vec![],
+        role_session: None,
         body: Some(MaskedBody::from_masked("{\"a\":\"[MASKED:x]\"}".into())),
     }))
 }

@@ -234,6 +234,7 @@ pub fn intent(id: &str, verb: &str) -> Intent {
         bundle: "sha256:00".into(),
         grant: None,
         would_have: vec![],
+        role_session: None,
         body: None,
     }
 }
