@@ -76,10 +76,11 @@ clients: tools build ## every client through the gate: kubectl 1.29 to 1.36, cli
 gen-clients: ## the same, and write what was seen into docs/clients.md
 	SALLYPORT_WRITE_DOCS=1 $(MAKE) --no-print-directory clients
 
-bench: tools ## the masker's benches, and requests through the gate against requests past it
+bench: tools ## the masker's benches, requests through the gate against requests past it, crowds and slow lorises
 	$(CARGO) bench --workspace
 	$(CARGO) build --release --bins -p sallyport-operator -p sallyport-proxy -p sallyport-e2e
 	@$(CARGO) run -q --release -p sallyport-e2e --bin e2e-bench
+	@$(CARGO) run -q --release -p sallyport-e2e --bin e2e-transport
 
 kind-up: ## a local kind cluster, for people who have Docker
 	kind create cluster --name sallyport --config kind-config.yaml --wait 120s

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 pub use check::{Recordings, unrecorded};
-use client::{Client, Lost, Protocol};
+pub use client::{Client, Lost, Protocol, Stream, Whole};
 
 use crate::agent::Agent;
 

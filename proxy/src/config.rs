@@ -54,9 +54,15 @@ pub struct Config {
     /// Secret in `--namespace` with the certificate for agents (`tls.crt`, `tls.key`).
     #[arg(long, env = "SALLYPORT_TLS_SECRET", default_value = crds::names::PROXY_TLS_SECRET)]
     pub tls_secret: String,
-    /// Most connections held at once, counted before TLS.
-    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    /// Most connections held at once, counted before TLS. A quarter is for those on which no agent has shown itself yet.
+    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(2..=100_000))]
     pub max_connections: u32,
+    /// Most connections of one agent; one more is refused with 429, so that an agent in a loop takes nobody else's.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub max_connections_per_agent: u32,
+    /// Most requests of one agent in flight, watches and followed logs left out; one more is refused with 429.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub max_requests_per_agent: u32,
     /// Seconds after SIGTERM in which whoever still comes is served: Services and load balancers learn late. Then the last
     /// answers have 15 seconds and the last recordings 10; a second signal ends it at once.
     #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u64).range(..=600))]

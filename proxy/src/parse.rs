@@ -1,6 +1,5 @@
 //! Bytes become an act, read against what the target serves.
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -11,12 +10,11 @@ use parsing::discovery::Discovery;
 use parsing::request::{Head, Request};
 use parsing::{request, target};
 use thiserror::Error;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
+use crate::accept::{Paced, TooSlow};
 use crate::discovery::{DiscoveryCache, DiscoveryError};
 use crate::refuse::{self, Reason, Refusal};
-
-const READ_BODY: Duration = Duration::from_secs(30);
 
 /// Why a request is not read.
 #[derive(Debug, Error)]
@@ -86,9 +84,9 @@ pub async fn parse(
 }
 
 async fn whole(body: Incoming) -> Result<Bytes, ParseError> {
-    let read = timeout(READ_BODY, Limited::new(body, MAX_BODY + 1).collect()).await;
-    match read.map_err(|_| ParseError::Slow)? {
+    match Limited::new(Paced::new(body), MAX_BODY + 1).collect().await {
         Ok(read) => Ok(read.to_bytes()),
+        Err(error) if error.is::<TooSlow>() => Err(ParseError::Slow),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => {
             Err(parsing::Refusal::from(BodyError::TooLarge).into())
         }

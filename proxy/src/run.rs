@@ -12,7 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::accept::Acceptor;
+use crate::accept::{Acceptor, Places, connections_that_fit};
 use crate::admin;
 use crate::authenticate::{Authenticator, AwsSettings, ask_again};
 use crate::config::Config;
@@ -60,7 +60,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     background.spawn(admin::run(admin, live.clone(), telemetry.clone(), drain.clone(), ended.clone()));
     let (namespace, replica) = (config.namespace.clone(), config.replica.clone());
     background.spawn(live::renew_lease(client, namespace, replica, live.clone(), ended.clone()));
-    let acceptor = Acceptor::new(live.certificate(), config.max_connections, telemetry, drain.clone())?;
+    let most = connections_that_fit(config.max_connections);
+    let places = Places::new(most, config.max_connections_per_agent, telemetry.clone());
+    let acceptor = Acceptor::new(live.certificate(), places, telemetry, drain.clone())?;
     let accepting = TaskTracker::new();
     let serving = Arc::clone(&gate);
     accepting.spawn(async move {
@@ -119,7 +121,8 @@ fn gate(
     drain: Drain,
 ) -> anyhow::Result<Gate> {
     let telemetry = Telemetry::new()?;
-    let (live, limits, grants) = (Live::new(), Limits::default(), Grants::new(client.clone()));
+    let (live, limits, grants) =
+        (Live::new(), Limits::new(config.max_requests_per_agent), Grants::new(client.clone()));
     let decider = Decider::new(live.clone(), grants.clone(), &config.namespace);
     let recorder = recorder(config, client, &live, telemetry.clone())?;
     Ok(Gate {

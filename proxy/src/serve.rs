@@ -23,7 +23,7 @@ use policy::explain;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::accept::Session as Connection;
+use crate::accept::{Crowded, Session as Connection};
 use crate::answer::Question;
 use crate::authenticate::{Authenticator, Caller};
 use crate::decide::Decider;
@@ -32,7 +32,7 @@ use crate::discovery::DiscoveryCache;
 use crate::drain::Drain;
 use crate::grants::Grants;
 use crate::hold::Hold;
-use crate::limits::Limits;
+use crate::limits::{Limits, RequestPlace};
 use crate::live::Live;
 use crate::mask::Masks;
 use crate::parse::parse;
@@ -129,6 +129,8 @@ struct Climb {
 struct Climber {
     caller: Caller,
     session: Session,
+    /// Its connection is one too many.
+    crowded: Option<Crowded>,
 }
 
 impl Climb {
@@ -145,8 +147,14 @@ impl Climb {
                 return refuse::answer(&refusal, &self.id);
             }
         };
-        match self.climb(&climber, &head, body, &mut known).await {
-            Ok(response) => response,
+        let mut place = None;
+        match self.climb(&climber, &head, body, &mut known, &mut place).await {
+            Ok(mut response) => {
+                if let Some(place) = place {
+                    response.extensions_mut().insert(Arc::new(place));
+                }
+                response
+            }
             Err(refusal) => {
                 let mut answer = self.refused(&climber, &known, &refusal).await;
                 let is_unreadable = refusal.reason == Reason::BadRequest
@@ -163,12 +171,15 @@ impl Climb {
 
     /// Steps 1 and 2, and the session that the rest is recorded in.
     async fn enter(&self, head: &http::request::Parts) -> Result<Climber, Refusal> {
+        let alone = self.connection.one_at_a_time().await;
         let caller = self.authenticate(&head.headers).await?;
+        let crowded = self.connection.belongs_to(&caller.key).err();
+        drop(alone);
         let user_agent = head.headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
         let server = self.gate.upstream.server();
         let facts = note::facts(&caller, &self.connection, user_agent.unwrap_or_default(), &server);
         let session = self.gate.recorder.session(&facts).await.map_err(|error| unrecorded(&error))?;
-        Ok(Climber { caller, session })
+        Ok(Climber { caller, session, crowded })
     }
 
     async fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
@@ -192,13 +203,18 @@ impl Climb {
         head: &http::request::Parts,
         body: Incoming,
         known: &mut Known,
+        place: &mut Option<RequestPlace>,
     ) -> Result<Response<Body>, Refusal> {
         let gate = &*self.gate;
         gate.authenticator.admit(&climber.caller, &gate.live).map_err(|error| error.refusal())?;
+        *place = Some(self.place(climber)?);
         header::check(head.version, &head.headers).map_err(|error| refuse::unread(error.into()))?;
         let started = Instant::now();
         let (asked, discovery) = parse(head, body, &gate.discovery).await.map_err(|error| error.refusal())?;
         gate.telemetry.stage(Stage::Parse, started.elapsed());
+        if asked.is_stream() {
+            *place = None;
+        }
         let action = Arc::new(asked.action.clone());
         known.action = Some(Arc::clone(&action));
         if let Some(act) = self.own_grants(&climber.caller, &action)? {
@@ -228,6 +244,20 @@ impl Climb {
             Some(_) => pass.held(&asked, decision).await,
             None => pass.at_once(asked, decision).await,
         }
+    }
+
+    /// A place for the request among the agent's others, on a connection that has one.
+    fn place(&self, climber: &Climber) -> Result<RequestPlace, Refusal> {
+        if let Some(crowded) = &climber.crowded {
+            self.connection.end_soon();
+            return Err(crowded.refusal());
+        }
+        self.gate.limits.request(&climber.caller.key).map_err(|most| {
+            let agent = &climber.caller.key;
+            let why =
+                format!("sallyport/TooManyRequests: agent {agent} already has {most} requests in flight.");
+            Refusal::new(Reason::TooManyRequests, why)
+        })
     }
 
     fn own_grants(&self, caller: &Caller, action: &Action) -> Result<Option<GrantAct>, Refusal> {

@@ -28,7 +28,8 @@ struct Inner {
     store_unproven: IntCounterVec,
     config_revision: IntGauge,
     config_broken_shards: IntGauge,
-    connections: IntGauge,
+    connections: IntGaugeVec,
+    connections_refused: IntCounterVec,
     streams: IntGauge,
     streams_cut: IntCounterVec,
     stage_seconds: prometheus::HistogramVec,
@@ -126,7 +127,14 @@ impl Telemetry {
                 "sallyport_config_broken_shards",
                 "Shards that do not decode",
             )?,
-            connections: IntGauge::new("sallyport_connections", "Open connections")?,
+            connections: IntGaugeVec::new(
+                Opts::new("sallyport_connections", "Open connections, of strangers and of agents"),
+                &["state"],
+            )?,
+            connections_refused: IntCounterVec::new(
+                Opts::new("sallyport_connections_refused_total", "Connections closed by the gate, by reason"),
+                &["reason"],
+            )?,
             streams: IntGauge::new("sallyport_streams", "Open watches and followed logs")?,
             streams_cut: IntCounterVec::new(
                 Opts::new("sallyport_streams_cut_total", "Streams ended by the gate, by cause"),
@@ -200,9 +208,19 @@ impl Telemetry {
         self.inner.config_broken_shards.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// Counts a connection until the guard is dropped.
-    pub fn connection(&self) -> GaugeGuard {
-        GaugeGuard::new(&self.inner.connections)
+    /// Counts a connection on which no agent has shown itself, until the guard is dropped.
+    pub fn stranger(&self) -> GaugeGuard {
+        GaugeGuard::new(&self.inner.connections.with_label_values(&["stranger"]))
+    }
+
+    /// Counts a connection of an agent until the guard is dropped.
+    pub fn known_connection(&self) -> GaugeGuard {
+        GaugeGuard::new(&self.inner.connections.with_label_values(&["agent"]))
+    }
+
+    /// Counts a connection that the gate closed or would not count as an agent's; `reason` is a closed word.
+    pub fn connection_refused(&self, reason: &'static str) {
+        self.inner.connections_refused.with_label_values(&[reason]).inc();
     }
 
     /// Counts a stream until the guard is dropped.
@@ -233,7 +251,7 @@ impl Telemetry {
 
 impl Inner {
     fn register(&self) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn prometheus::core::Collector>; 16] = [
+        let all: [Box<dyn prometheus::core::Collector>; 17] = [
             Box::new(self.requests.clone()),
             Box::new(self.pending_grants.clone()),
             Box::new(self.approval_wait.clone()),
@@ -247,6 +265,7 @@ impl Inner {
             Box::new(self.config_revision.clone()),
             Box::new(self.config_broken_shards.clone()),
             Box::new(self.connections.clone()),
+            Box::new(self.connections_refused.clone()),
             Box::new(self.streams.clone()),
             Box::new(self.streams_cut.clone()),
             Box::new(self.stage_seconds.clone()),
@@ -310,9 +329,10 @@ mod tests {
     #[test]
     fn a_gauge_falls_when_its_guard_is_dropped() {
         let telemetry = Telemetry::new().expect("unique names");
-        let guard = telemetry.connection();
-        assert_eq!(telemetry.inner.connections.get(), 1);
+        let guard = telemetry.stranger();
+        let gauge = telemetry.inner.connections.with_label_values(&["stranger"]);
+        assert_eq!(gauge.get(), 1);
         drop(guard);
-        assert_eq!(telemetry.inner.connections.get(), 0);
+        assert_eq!(gauge.get(), 0);
     }
 }

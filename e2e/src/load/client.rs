@@ -25,7 +25,9 @@ const MOST_TRIES: u32 = 10;
 /// What is spoken after TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
+    /// HTTP/1.1.
     Http1,
+    /// HTTP/2.
     Http2,
 }
 
@@ -55,20 +57,28 @@ impl fmt::Display for Lost {
 
 /// An answer, whole.
 pub struct Whole {
+    /// Status code.
     pub code: u16,
+    /// `Audit-ID`.
     pub id: Option<String>,
+    /// Body.
     pub body: Bytes,
 }
 
 /// An answer that is read as it comes.
 pub struct Stream {
+    /// Status code.
     pub code: u16,
+    /// `Audit-ID`.
     pub id: Option<String>,
     body: Incoming,
 }
 
 impl Stream {
     /// The next piece; none at the clean end.
+    ///
+    /// # Errors
+    /// When the connection breaks.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Lost> {
         loop {
             match self.body.frame().await {
@@ -117,6 +127,7 @@ pub struct Client {
 }
 
 impl Client {
+    /// Connects with its first request; `keeps` the connection for the next one.
     pub fn new(url: &str, who: &Who, protocol: Protocol, keeps: bool) -> Self {
         Self { url: url.to_owned(), who: who.clone(), protocol, keeps, sender: None, again: 0 }
     }
@@ -126,7 +137,23 @@ impl Client {
         self.again
     }
 
+    /// Whether it asks as this agent.
+    pub fn is_of(&self, who: &Who) -> bool {
+        self.who.username == who.username
+    }
+
+    /// Whether its connection is kept, and open.
+    pub async fn is_connected(&mut self) -> bool {
+        match &mut self.sender {
+            Some(sender) => sender.ready().await,
+            None => false,
+        }
+    }
+
     /// Sends and reads the whole answer; a code other than 2xx is an error with its body.
+    ///
+    /// # Errors
+    /// How it came to nothing.
     pub async fn whole(&mut self, method: &str, target: &str, body: &str) -> Result<Whole, Lost> {
         let answer = tokio::time::timeout(LIMIT, async {
             let stream = self.open(method, target, body).await?;
@@ -146,6 +173,9 @@ impl Client {
     }
 
     /// Sends and waits for the head of the answer.
+    ///
+    /// # Errors
+    /// How it came to nothing.
     pub async fn open(&mut self, method: &str, target: &str, body: &str) -> Result<Stream, Lost> {
         self.again = 0;
         loop {

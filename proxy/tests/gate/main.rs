@@ -15,10 +15,13 @@ mod world;
 
 use std::time::Duration;
 
+use base64::Engine;
 use bytes::Bytes;
 use http_body_util::BodyExt;
+use proxy::live::AgentKey;
 use recording::event::{Disposition, Event};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use server::Reply;
 use world::{World, request, whole};
@@ -328,6 +331,84 @@ async fn limits_are_told_apart() {
     assert!(codes.contains(&429) && codes.contains(&200), "{codes:?}");
 }
 
+#[tokio::test]
+async fn f14_an_agent_with_too_many_connections_is_told_and_nothing_is_forwarded() {
+    let world = World::new().await;
+    world.server.answers(|_| Reply::Json(200, config_map("a")));
+    let get = || request("GET", &format!("{MAPS}/a"), &[], "");
+    let (mut first, mut second) = (world.connect().await, world.connect().await);
+    for client in [&mut first, &mut second] {
+        assert_eq!(whole(client.send_request(get()).await.unwrap()).await.code, 200);
+    }
+    let answer = world.get(&format!("{MAPS}/a")).await;
+    assert_eq!((answer.code, answer.reason().as_str()), (429, "TooManyRequests"));
+    assert_eq!(answer.headers["retry-after"], "1");
+    let message = answer.json()["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("agents/claude-code already holds 2 connections"), "{message}");
+    assert_eq!(world.server.seen().len(), 2);
+    drop(first);
+    let again = async {
+        while world.get(&format!("{MAPS}/a")).await.code != 200 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), again).await.expect("a place is given back");
+}
+
+#[tokio::test]
+async fn f28_requests_in_flight_are_bounded_and_streams_do_not_count() {
+    let world = World::new().await;
+    let key = AgentKey::new("agents", "claude-code");
+    let mut held: Vec<_> = (0..200).map(|_| world.gate.limits.request(&key).unwrap()).collect();
+    let answer = world.get(&format!("{MAPS}/a")).await;
+    assert_eq!((answer.code, answer.reason().as_str()), (429, "TooManyRequests"));
+    let message = answer.json()["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("already has 200 requests in flight"), "{message}");
+    assert!(world.server.seen().is_empty());
+    held.pop();
+    endless_watch(&world);
+    let mut client = world.connect().await;
+    let mut watch =
+        client.send_request(request("GET", &format!("{MAPS}?watch=true"), &[], "")).await.unwrap();
+    watch.frame().await.unwrap().unwrap();
+    world.server.answers(|_| Reply::Json(200, config_map("a")));
+    assert_eq!(world.get(&format!("{MAPS}/a")).await.code, 200, "the watch gave its place back");
+}
+
+#[tokio::test]
+async fn f10_a_body_that_trickles_is_a_400_and_nothing_is_forwarded() {
+    let world = World::new().await;
+    world.server.answers(|_| Reply::Json(200, config_map("a")));
+    let mut client = world.connect().await;
+    assert_eq!(
+        whole(client.send_request(request("GET", &format!("{MAPS}/a"), &[], "")).await.unwrap()).await.code,
+        200
+    );
+    let mut raw = world.raw().await;
+    let head = format!(
+        "POST {MAPS} HTTP/1.1\r\nHost: gate\r\nAuthorization: Bearer good\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{{"
+    );
+    raw.write_all(head.as_bytes()).await.unwrap();
+    tokio::time::pause();
+    let began = tokio::time::Instant::now();
+    let (mut reader, mut writer) = tokio::io::split(raw);
+    let trickle = tokio::spawn(async move {
+        while writer.write_all(b" ").await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    });
+    let mut said = Vec::new();
+    while !said.windows(3).any(|three| three == b"F10") {
+        assert!(reader.read_buf(&mut said).await.unwrap() > 0, "{}", String::from_utf8_lossy(&said));
+    }
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(said.starts_with("HTTP/1.1 400 "), "{said}");
+    assert!(said.to_lowercase().contains("connection: close"), "{said}");
+    assert!(began.elapsed() >= Duration::from_secs(10), "{:?}", began.elapsed());
+    assert_eq!(world.server.seen().len(), 1);
+    trickle.abort();
+}
+
 fn endless_watch(world: &World) {
     let event = format!("{}\n", json!({"type": "ADDED", "object": config_map("a")}));
     world.server.answers(move |_| Reply::Endless(Bytes::from(event.clone())));
@@ -372,6 +453,51 @@ async fn e10_a_suspended_agents_watch_is_told_why_and_breaks_off() {
         .iter()
         .any(|event| matches!(event, Event::Outcome(one) if one.disposition == Disposition::Cut));
     assert!(cut, "{events:?}");
+}
+
+/// A watch or a followed log, opened with a token that ends in two to three seconds; how it was cut, and when.
+async fn until_its_token_ends(target: &str, is_h2: bool) {
+    let world = World::new().await;
+    world.watch_over_streams();
+    endless_watch(&world);
+    let end = jiff::Timestamp::now().as_second() + 3;
+    let claims = json!({"aud": "sallyport", "exp": end}).to_string();
+    let token = format!("e30.{}.good", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(claims));
+    let bearer = format!("Bearer {token}");
+    let headers = [("authorization", bearer.as_str())];
+    let answer = if is_h2 {
+        let asked = request("GET", &format!("http://gate{target}"), &headers, "");
+        world.connect_h2().await.send_request(asked).await.unwrap()
+    } else {
+        world.connect().await.send_request(request("GET", target, &headers, "")).await.unwrap()
+    };
+    assert_eq!(answer.status(), 200, "{target}");
+    let mut body = answer.into_body();
+    body.frame().await.unwrap().unwrap();
+    if target.contains("watch") {
+        let said = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        let said: Value = serde_json::from_slice(&said).unwrap();
+        assert_eq!((&said["type"], &said["object"]["reason"]), (&json!("ERROR"), &json!("Unauthorized")));
+        assert!(!said.to_string().contains(&token));
+    }
+    assert!(body.frame().await.unwrap().is_err(), "{target}: never a clean end");
+    let now = jiff::Timestamp::now().as_second();
+    assert!((end..end + 5).contains(&now), "{target}: it ended {} s after its token", now - end);
+    let events = world.events().await;
+    let is_cut = |event: &Event| matches!(event, Event::Outcome(one) if one.disposition == Disposition::Cut);
+    assert!(events.iter().any(is_cut), "{target}: {events:?}");
+}
+
+#[tokio::test]
+async fn f23_a_tokens_end_ends_its_watches_and_followed_logs() {
+    let watch = format!("{MAPS}?watch=true");
+    let log = "/api/v1/namespaces/payments/pods/web/log?follow=true";
+    tokio::join!(
+        until_its_token_ends(&watch, false),
+        until_its_token_ends(&watch, true),
+        until_its_token_ends(log, false),
+        until_its_token_ends(log, true),
+    );
 }
 
 #[tokio::test]

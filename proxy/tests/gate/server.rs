@@ -238,6 +238,10 @@ fn review(asked: &Value) -> Value {
     let user = |name: &str| json!({"username": format!("system:serviceaccount:agents:{name}")});
     let status = match asked["spec"]["token"].as_str().unwrap_or_default() {
         "good" => json!({"authenticated": true, "audiences": ["sallyport"], "user": user("claude-code")}),
+        // A JWT by its looks: its own claims say when it ends.
+        token if token.ends_with(".good") => {
+            json!({"authenticated": true, "audiences": ["sallyport"], "user": user("claude-code")})
+        }
         "stranger" => json!({"authenticated": true, "audiences": ["sallyport"], "user": user("stranger")}),
         "kubernetes" => {
             json!({"authenticated": true, "audiences": ["kubernetes"], "user": user("claude-code")})

@@ -9,13 +9,13 @@ use crds::session_record::SessionRecord;
 use futures::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http1;
+use hyper::client::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use object_store::memory::InMemory;
 use policy::bundle::Bundle;
 use policy::shard::{GUARDRAILS_NAME, Shard, ShardIdentity, ShardPolicy, agent_shard_name};
-use proxy::accept::Session;
+use proxy::accept::{Places, Session};
 use proxy::authenticate::Authenticator;
 use proxy::decide::Decider;
 use proxy::denials::Denials;
@@ -35,6 +35,7 @@ use recording::event::Event;
 use recording::segment::Stamp;
 use recording::store::read_session;
 use serde_json::{Value, json};
+use tokio::io::DuplexStream;
 use tokio_util::task::TaskTracker;
 
 use crate::server::Server;
@@ -42,6 +43,7 @@ use crate::server::Server;
 pub struct World {
     pub server: Server,
     pub gate: Arc<Gate>,
+    places: Places,
     store: Arc<InMemory>,
     cards: Arc<MemoryCards>,
     _spool: tempfile::TempDir,
@@ -119,7 +121,7 @@ impl World {
         let client = kube::Client::try_from(config.clone()).unwrap();
         let upstream = Arc::new(Upstream::new(&config).unwrap());
         let telemetry = Telemetry::new().unwrap();
-        let (live, limits, grants) = (Live::new(), Limits::default(), Grants::new(client.clone()));
+        let (live, limits, grants) = (Live::new(), Limits::new(200), Grants::new(client.clone()));
         live.bundle_is(bundle(per_second));
         let (store, cards) = (Arc::new(InMemory::new()), Arc::new(MemoryCards::default()));
         let settings = Settings::new("test", spool.path().join("spool"), "memory://");
@@ -153,7 +155,8 @@ impl World {
             recorder,
             telemetry,
         };
-        let world = World { server, gate: Arc::new(gate), store, cards, _spool: spool };
+        let places = Places::new(100, 2, gate.telemetry.clone());
+        let world = World { server, gate: Arc::new(gate), places, store, cards, _spool: spool };
         world.suspend(false);
         world
     }
@@ -179,11 +182,36 @@ impl World {
         self.cards.1.store(panics, Ordering::SeqCst);
     }
 
-    /// A connection of a client.
+    /// A connection of a client that speaks HTTP/1.1.
     pub async fn connect(&self) -> http1::SendRequest<Full<Bytes>> {
+        let (client, connection) = http1::handshake(TokioIo::new(self.raw().await)).await.unwrap();
+        tokio::spawn(connection);
+        client
+    }
+
+    /// A connection of a client that speaks HTTP/2.
+    pub async fn connect_h2(&self) -> http2::SendRequest<Full<Bytes>> {
         let (near, far) = tokio::io::duplex(64 * 1024);
         let gate = Arc::clone(&self.gate);
-        let session = Session::new(SocketAddr::from(([127, 0, 0, 1], 40_000)));
+        let session = Session::new(SocketAddr::from(([127, 0, 0, 1], 40_000)), self.places.stranger());
+        tokio::spawn(async move {
+            let service = service_fn(move |request| {
+                let served = serve(Arc::clone(&gate), session.clone(), request);
+                async move { Ok::<_, std::convert::Infallible>(served.await) }
+            });
+            let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            let _ = server.serve_connection(TokioIo::new(far), service).await;
+        });
+        let (client, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(near)).await.unwrap();
+        tokio::spawn(connection);
+        client
+    }
+
+    /// An HTTP/1.1 connection, for bytes.
+    pub async fn raw(&self) -> DuplexStream {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let gate = Arc::clone(&self.gate);
+        let session = Session::new(SocketAddr::from(([127, 0, 0, 1], 40_000)), self.places.stranger());
         tokio::spawn(async move {
             let service = service_fn(move |request| {
                 let served = serve(Arc::clone(&gate), session.clone(), request);
@@ -192,9 +220,7 @@ impl World {
             let _ =
                 hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(far), service).await;
         });
-        let (client, connection) = http1::handshake(TokioIo::new(near)).await.unwrap();
-        tokio::spawn(connection);
-        client
+        near
     }
 
     /// Sends one request as the agent; `headers` may replace what is sent by default.
