@@ -334,7 +334,8 @@ async fn limits_are_told_apart() {
 
 #[tokio::test]
 async fn f14_an_agent_with_too_many_connections_is_told_and_nothing_is_forwarded() {
-    let world = World::new().await;
+    let mut world = World::new().await;
+    world.hold_connections(2);
     world.server.answers(|_| Reply::Json(200, config_map("a")));
     let get = || request("GET", &format!("{MAPS}/a"), &[], "");
     let (mut first, mut second) = (world.connect().await, world.connect().await);

@@ -41,7 +41,7 @@ pub enum Reply {
     Raw(u16, Vec<(&'static str, String)>, Bytes),
     /// The connection ends without an answer.
     Cut,
-    /// An answer of JSON that begins so and never ends.
+    /// An answer of JSON, or a log, that begins so and never ends.
     Endless(Bytes),
     /// An answer after this many milliseconds.
     Late(u64, Value),
@@ -196,10 +196,9 @@ impl Server {
             Reply::Endless(first) => {
                 let first = futures::stream::once(async { Ok(Frame::data(first)) });
                 let endless = StreamBody::new(first.chain(futures::stream::pending()));
-                Response::builder()
-                    .header("content-type", "application/json")
-                    .body(BoxBody::new(endless))
-                    .unwrap()
+                let is_log = seen.target.contains("/log?");
+                let media_type = if is_log { "text/plain" } else { "application/json" };
+                Response::builder().header("content-type", media_type).body(BoxBody::new(endless)).unwrap()
             }
         });
         made.map_err(|never| match never {})

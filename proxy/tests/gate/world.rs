@@ -155,10 +155,15 @@ impl World {
             recorder,
             telemetry,
         };
-        let places = Places::new(100, 2, gate.telemetry.clone());
+        let places = Places::new(100, 50, gate.telemetry.clone());
         let world = World { server, gate: Arc::new(gate), places, store, cards, _spool: spool };
         world.suspend(false);
         world
+    }
+
+    /// An agent may hold so many connections from now on.
+    pub fn hold_connections(&mut self, per_agent: u32) {
+        self.places = Places::new(100, per_agent, self.gate.telemetry.clone());
     }
 
     /// Watches over open streams, as the program does.
