@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proxy::accept::Acceptor;
+use proxy::accept::{Acceptor, Places};
 use proxy::drain::Drain;
 use proxy::live::Certificate;
 use proxy::serve::serve;
@@ -36,7 +36,9 @@ impl Wire {
         let certificate = Arc::new(Certificate::default());
         let (chain, key) = (pair.cert.pem(), pair.signing_key.serialize_pem());
         certificate.replace(chain.as_bytes(), key.as_bytes()).unwrap();
-        let acceptor = Acceptor::new(certificate, 100, Telemetry::new().unwrap(), Drain::default()).unwrap();
+        let telemetry = Telemetry::new().unwrap();
+        let places = Places::new(100, 100, telemetry.clone());
+        let acceptor = Acceptor::new(certificate, places, telemetry, Drain::default()).unwrap();
         Wire { world, acceptor, ca: CertificateDer::from_pem_slice(chain.as_bytes()).unwrap() }
     }
 

@@ -13,6 +13,8 @@ const NAMESPACE: &str = "bench";
 const STREAMS_EACH: usize = 250;
 /// A connection carries a hundred streams.
 const STREAMS_PER_CONNECTION: usize = 90;
+/// The gate keeps an idle connection for five minutes.
+const KEPT: Duration = Duration::from_secs(290);
 const ARRIVES_WITHIN: Duration = Duration::from_secs(60);
 
 /// The agents and what they hold.
@@ -20,7 +22,7 @@ pub struct Crowd {
     url: String,
     agents: Vec<Who>,
     watches: usize,
-    idle: Vec<Client>,
+    idle: Vec<(Instant, Client)>,
     open: Vec<JoinHandle<()>>,
     heard: mpsc::UnboundedReceiver<Result<(), String>>,
     tell: mpsc::UnboundedSender<Result<(), String>>,
@@ -72,18 +74,22 @@ impl Crowd {
             let protocol = if number % 2 == 0 { Protocol::Http1 } else { Protocol::Http2 };
             let mut client = self.client(number / 2, protocol);
             ask(&mut client).await?;
-            self.idle.push(client);
+            self.idle.push((Instant::now(), client));
         }
         Ok(())
     }
 
-    /// Asks once more on every tenth of them: the connection is the one from before.
-    pub async fn idle_still_there(&mut self) -> anyhow::Result<()> {
-        for client in self.idle.iter_mut().step_by(10) {
-            ensure!(client.is_connected().await, "an idle connection was ended");
+    /// Asks once more on all of them; how many were idle for longer than the gate keeps them, of how many. The others are the
+    /// connections from before.
+    pub async fn idle_still_there(&mut self) -> anyhow::Result<(usize, usize)> {
+        let mut late = 0;
+        for (asked, client) in &mut self.idle {
+            late += usize::from(asked.elapsed() > KEPT);
+            ensure!(asked.elapsed() > KEPT || client.is_connected().await, "an idle connection was ended");
             ask(client).await?;
+            *asked = Instant::now();
         }
-        Ok(())
+        Ok((late, self.idle.len()))
     }
 
     /// Opens the watches.
@@ -111,7 +117,7 @@ impl Crowd {
             let stream = opened(client.open("GET", &target, "").await, client.again())?;
             self.follow(stream, None);
         }
-        self.idle.extend(shared.into_iter().map(|(_, client)| client));
+        self.idle.extend(shared.into_iter().map(|(_, client)| (Instant::now(), client)));
         Ok(())
     }
 

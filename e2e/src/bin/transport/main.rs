@@ -75,7 +75,8 @@ async fn main() -> anyhow::Result<()> {
     println!("after the events: {} KiB", resident(&gate)?);
     let crowded = probe.medians(args.probes * 2).await?;
     println!("a request among them {crowded}: {} of the one before", crowded.over(&alone));
-    crowd.idle_still_there().await?;
+    let (late, all) = crowd.idle_still_there().await?;
+    println!("{all} connections asked again; {late} were idle for longer than the gate keeps them");
 
     let (mut without, mut with, mut opened) = (Times::default(), Times::default(), 0);
     for _ in 0..args.rounds {
