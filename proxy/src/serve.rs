@@ -160,7 +160,7 @@ impl Climb {
                 let is_unreadable = refusal.reason == Reason::BadRequest
                     || head.headers.contains_key(http::header::UPGRADE)
                     || header::check(head.version, &head.headers).is_err();
-                if is_unreadable && head.version == Version::HTTP_11 {
+                if is_unreadable && head.version != Version::HTTP_2 {
                     // Bytes that follow such a request are nobody's (B126): of another framing, or of another protocol.
                     answer.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
                 }
