@@ -8,6 +8,9 @@ pub const VERSION: &str = "v1alpha1";
 pub const SYSTEM_NAMESPACE: &str = "sallyport-system";
 /// Default name of an installation, as AWS is told it.
 pub const HUB: &str = "default";
+/// Role and RoleBinding in an agents' namespace that let the proxy read the tokens that Static targets name; only the
+/// operator writes them.
+pub const TOKENS_ROLE: &str = "sallyport-proxy-tokens";
 /// ServiceAccount of the operator.
 pub const OPERATOR_SERVICE_ACCOUNT: &str = "sallyport-operator";
 /// ServiceAccount of the proxy.

@@ -119,7 +119,7 @@ pub struct SessionClient {
 pub struct SessionTarget {
     /// type is the target's type: InCluster, EKS or Static. Example: InCluster.
     pub r#type: TargetType,
-    /// server is the API server's URL. Example: "https://10.100.0.1".
+    /// server is the API server's URL, of an EKS cluster its ARN. Example: "https://10.100.0.1".
     #[schemars(length(min = 1, max = 2048))]
     pub server: String,
 }

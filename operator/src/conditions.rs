@@ -22,6 +22,7 @@ pub const IDENTITY: Owned = Owned {
         "groups",
         "endpoint",
         "kubeconfigRef",
+        "eks",
         "policyCount",
         "policies",
     ],
@@ -70,6 +71,8 @@ pub struct IdentityFacts<'a> {
     pub kubeconfig: Option<&'a str>,
     /// The ways past the gate, in words, if there are any.
     pub bypass: Option<String>,
+    /// `status.eks.externalID`, with an EKS target.
+    pub external_id: Option<String>,
 }
 
 /// Puts the facts into words.
@@ -95,6 +98,9 @@ pub fn identity_wish(facts: &IdentityFacts<'_>) -> Wish {
     }
     if let Some(name) = facts.kubeconfig {
         fields.insert("kubeconfigRef".to_owned(), json!({"name": name}));
+    }
+    if let Some(external_id) = &facts.external_id {
+        fields.insert("eks".to_owned(), json!({"externalID": external_id}));
     }
     let mut said = vec![ready, accepted, programmed];
     // Only where it is true (GEP-1364).
@@ -207,6 +213,7 @@ mod tests {
             endpoint: "https://gate",
             kubeconfig: None,
             bypass: None,
+            external_id: None,
         };
         let said = identity_wish(&facts).said.remove(0);
         (format!("{:?}", said.status), said.reason.to_owned())

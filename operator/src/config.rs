@@ -22,6 +22,9 @@ pub struct Config {
     /// Namespace of operator and proxy.
     #[arg(long, env = "SALLYPORT_NAMESPACE", default_value = crds::names::SYSTEM_NAMESPACE)]
     pub namespace: String,
+    /// Name of this installation, as AWS is told it; the proxies must have the same one.
+    #[arg(long, env = "SALLYPORT_HUB", default_value = crds::names::HUB)]
+    pub hub: String,
     /// URL at which agents reach the proxy; written into published kubeconfigs. Default: the Service in `--namespace`.
     #[arg(long, env = "SALLYPORT_PROXY_URL")]
     pub proxy_url: Option<String>,

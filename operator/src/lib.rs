@@ -24,4 +24,5 @@ pub mod retention;
 pub mod run;
 pub mod status;
 pub mod telemetry;
+pub mod tokens;
 pub mod watch;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::access_policy::PolicyMode;
-use crds::agent_identity::{OidcSubject, PolicyRef, Subject as Entry};
+use crds::agent_identity::{OidcSubject, PolicyRef, Subject as Entry, TargetType};
 use crds::{AccessPolicy, AccessPolicySpec, AgentIdentity};
 use kube::core::DeserializeGuard;
 use kube::{Resource as _, ResourceExt as _};
@@ -18,6 +18,7 @@ use policy::validate::Issues;
 
 use crate::boundary::Impersonable;
 use crate::index::{Key, World, key_of};
+use crate::tokens::Tokens;
 
 /// Why an object is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +68,8 @@ pub struct Plan {
     pub shards: BTreeMap<String, String>,
     /// Whom the proxy may become.
     pub impersonable: Impersonable,
+    /// Which Secrets it may read.
+    pub tokens: Tokens,
     /// Verdicts by namespace and name.
     pub identities: BTreeMap<Key, IdentityVerdict>,
     /// Verdicts by name.
@@ -280,9 +283,19 @@ fn plan_agent(world: &World, entries: &[ShardPolicy], identity: &ShardIdentity, 
             return;
         }
     }
-    let (username, groups) = impersonated(identity);
-    plan.impersonable.users.insert(username);
-    plan.impersonable.groups.extend(groups);
+    match (identity.spec.target.r#type, &identity.spec.target.r#static) {
+        (TargetType::InCluster, _) => {
+            let (username, groups) = impersonated(identity);
+            plan.impersonable.users.insert(username);
+            plan.impersonable.groups.extend(groups);
+        }
+        (TargetType::Static, Some(target)) => {
+            let named = plan.tokens.entry(identity.namespace.clone()).or_default();
+            named.insert(target.token_secret_ref.name.clone());
+        }
+        // Nobody is impersonated elsewhere, and an IAM role needs no Secret.
+        (TargetType::Static | TargetType::Eks, _) => {}
+    }
 }
 
 fn impersonated(identity: &ShardIdentity) -> (String, Vec<String>) {

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crds::agent_identity::TargetType;
 use crds::{AccessPolicy, AgentIdentity, ConditionStatus};
 use jiff::Timestamp;
 use k8s_openapi::api::rbac::v1::PolicyRule;
@@ -27,6 +28,7 @@ use crate::programmed::{Fleet, Progress};
 use crate::publish::{self, PublishError};
 use crate::status::{StatusWriter, Target, Wish, as_json};
 use crate::telemetry::Metrics;
+use crate::tokens::{self, TokensError};
 use crate::watch::{Watched, lock};
 
 const GATHER: Duration = Duration::from_millis(20);
@@ -39,6 +41,9 @@ pub enum ReconcileError {
     /// The boundary could not be drawn.
     #[error(transparent)]
     Boundary(#[from] BoundaryError),
+    /// The proxy's access to tokens could not be written.
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
     /// Live config could not be published.
     #[error(transparent)]
     Publish(#[from] PublishError),
@@ -61,6 +66,7 @@ pub struct Reconciler {
     fleet: Fleet,
     bypass: Finder,
     baseline: baseline::Keeper,
+    tokens: tokens::Keeper,
     kubeconfigs: kubeconfig::Publisher,
     identities: StatusWriter,
     policies: StatusWriter,
@@ -81,6 +87,7 @@ impl Reconciler {
             identities: StatusWriter::new(client.clone(), IDENTITY, metrics.clone()),
             policies: StatusWriter::new(client.clone(), POLICY, metrics.clone()),
             bypass: Finder::new(client.clone(), watched.bindings.clone()),
+            tokens: tokens::Keeper::new(client.clone(), &config.namespace),
             client,
             config,
             watched,
@@ -151,11 +158,15 @@ impl Reconciler {
         let plan = plan(&world);
         self.metrics.shards.set(i64::try_from(plan.shards.len()).unwrap_or(i64::MAX));
         boundary::widen(&self.client, &self.boundary_rules(), &plan.impersonable).await?;
+        // A namespace that does not take them keeps nothing from the others; its targets say so themselves.
+        let widened = self.tokens.widen(&self.watched.tokens.state(), &plan.tokens).await;
         let in_force = self.watched.shards.state();
         let namespace = &self.config.namespace;
         publish::publish(&self.client, namespace, &in_force, &plan.shards, &self.metrics).await?;
         boundary::narrow(&self.client, &self.boundary_rules(), &plan.impersonable).await?;
-        self.say(&world, &plan).await
+        let narrowed = self.tokens.narrow(&self.watched.tokens.state(), &plan.tokens).await;
+        self.say(&world, &plan).await?;
+        Ok(widened.and(narrowed)?)
     }
 
     fn boundary_rules(&self) -> Vec<PolicyRule> {
@@ -233,6 +244,7 @@ impl Reconciler {
                     Some(routes) => routes.get(&key).map(|routes| bypass::message(routes)),
                     None => said_before(identity, "BypassDetected"),
                 },
+                external_id: external_id(&self.config.hub, identity, &key),
             };
             let status = identity.0.as_ref().ok().map(|identity| as_json(&identity.status));
             Some((Target::of(identity.as_ref(), status), conditions::identity_wish(&facts)))
@@ -267,6 +279,17 @@ fn said_before(identity: &DeserializeGuard<AgentIdentity>, kind: &str) -> Option
     let is_it =
         |condition: &&crds::Condition| condition.r#type == kind && condition.status == ConditionStatus::True;
     status.conditions.iter().find(is_it).map(|condition| condition.message.clone())
+}
+
+/// What the owner of an EKS target's role needs to know.
+fn external_id(
+    hub: &str,
+    identity: &DeserializeGuard<AgentIdentity>,
+    (namespace, name): &Key,
+) -> Option<String> {
+    let object = identity.0.as_ref().ok()?;
+    let is_eks = object.spec.target.r#type == TargetType::Eks;
+    is_eks.then(|| policy::agent::external_id(hub, namespace, name))
 }
 
 fn reach(identity: &DeserializeGuard<AgentIdentity>) -> Reach {

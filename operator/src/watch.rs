@@ -10,7 +10,7 @@ use crds::{AccessGrant, AccessPolicy, AgentIdentity};
 use futures::StreamExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::ConfigMap;
-use k8s_openapi::api::rbac::v1::ClusterRole;
+use k8s_openapi::api::rbac::v1::{ClusterRole, Role};
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{Lookup, Store, store};
@@ -43,6 +43,8 @@ pub struct Watched {
     pub boundary: Store<ClusterRole>,
     /// The bindings that may lead past the gate. Nothing waits for them.
     pub bindings: Bindings,
+    /// The Roles that say which tokens the proxy may read, one in each namespace that has some.
+    pub tokens: Store<Role>,
     /// The bundles that went by.
     pub history: Arc<Mutex<History>>,
     /// Rings when an identity, a policy, a shard or the boundary changed.
@@ -70,6 +72,7 @@ impl Watched {
         let labelled = |key: &str| watcher::Config::default().labels(key);
         let proxies = format!("{}={}", crds::names::LABEL_COMPONENT, crds::names::COMPONENT_PROXY);
         let role = format!("metadata.name={}", crds::names::IMPERSONATOR_CLUSTER_ROLE);
+        let tokens = format!("metadata.name={}", crds::names::TOKENS_ROLE);
         let record = {
             let history = history.clone();
             move |store: &Store<ConfigMap>| lock(&history).record(shards_of(store))
@@ -93,6 +96,12 @@ impl Watched {
             boundary: begin.watch(
                 Api::all(client.clone()),
                 watcher::Config::default().fields(&role),
+                config_only.clone(),
+                |_| {},
+            ),
+            tokens: begin.watch(
+                Api::all(client.clone()),
+                watcher::Config::default().fields(&tokens),
                 config_only,
                 |_| {},
             ),
@@ -113,6 +122,7 @@ impl Watched {
             self.shards.wait_until_ready(),
             self.leases.wait_until_ready(),
             self.boundary.wait_until_ready(),
+            self.tokens.wait_until_ready(),
         );
         ready.is_ok()
     }

@@ -199,9 +199,9 @@ fn suspend_and_labels_are_taken_also_from_a_generation_that_is_not_accepted() {
     broken["metadata"]["generation"] = json!(2);
     broken["metadata"]["labels"] = json!({"team": "new"});
     broken["spec"]["suspend"] = json!(true);
-    broken["spec"]["target"] = json!({"type": "EKS", "eks": {"clusterName": "c", "region": "us-east-1", "roleARN": "arn:aws:iam::1:role/x"}});
+    broken["spec"]["target"] = json!({"type": "EKS"});
     let after = planned(&[broken], &[], &good);
-    assert_eq!(reason(&after, "a"), Some("NotSupportedYet"));
+    assert_eq!(reason(&after, "a"), Some("InvalidPattern"));
     let kept = shard(&after, "a").unwrap().identity.unwrap();
     assert!(kept.spec.suspend, "the kill switch works whatever else is wrong");
     assert_eq!((kept.generation, kept.labels.get("team").map(String::as_str)), (1, Some("new")));
@@ -236,4 +236,20 @@ fn a_shard_that_would_be_too_large_leaves_the_old_one_in_force() {
     assert_eq!(after.shards[GUARDRAILS_NAME], small.shards[GUARDRAILS_NAME]);
     assert_eq!(after.policies["large-0"].refusal.as_ref().map(|refusal| refusal.reason), Some("TooLarge"));
     assert_eq!(after.policies["p"].refusal, None);
+}
+
+#[test]
+fn a_static_target_opens_its_one_secret_to_the_proxy_and_nobody_is_impersonated_for_it() {
+    let fixed = |name: &str, secret: &str| {
+        let mut identity = identity(name, 1, &[name]);
+        let reference = json!({"name": secret, "key": "token"});
+        identity["spec"]["target"] = json!({"type": "Static", "static": {
+            "server": "https://edge.example", "caBundle": "LS0=", "tokenSecretRef": reference}});
+        identity
+    };
+    let all = [fixed("a", "one"), fixed("b", "two"), fixed("c", "one"), identity("d", 2, &["d"])];
+    let plan = planned(&all, &[], &Plan::default());
+    assert_eq!(plan.tokens["agents"], ["one".to_owned(), "two".to_owned()].into());
+    assert_eq!(plan.impersonable.users, ["sallyport:agent:agents:d".to_owned()].into());
+    assert!(planned(&[identity("d", 2, &["d"])], &[], &plan).tokens.is_empty());
 }

@@ -58,7 +58,7 @@ pub fn body(input: &[u8]) {
         write(method, &target, content_type, &rebuilt.clone().unwrap_or_default()).expect("read again");
     assert_eq!(again.body, first.body, "the rebuilt body is another");
     assert_eq!(again.action, first.action, "the rebuilt body does something else");
-    let print = |request: &Request| digest::fingerprint(request, "agents/a", Some("uid"), None);
+    let print = |request: &Request| digest::fingerprint(request, "in-cluster", "agents/a", Some("uid"), None);
     assert_eq!(print(&first), print(&again));
     bound(first);
 }

@@ -10,13 +10,19 @@ use crate::json;
 use crate::protobuf;
 use crate::request::Request;
 
-/// `sha256:<hex>` over everything that an approval binds: agent, act, query, content type, normalised body, and the
+/// `sha256:<hex>` over everything that an approval binds: cluster, agent, act, query, content type, normalised body, and the
 /// target object by uid and [`object_hash`]. `agent` is `namespace/name`. Method and protocol are no part of it (D05).
 ///
 /// Two runs of one command give one fingerprint: `kubectl.kubernetes.io/restartedAt`, `metadata.managedFields` and
 /// `metadata.resourceVersion` of the body are left out. So is, in a whole object of a kind of Kubernetes' own, what the
 /// API server reads as if it were not there, so that one object is one fingerprint in protobuf and in JSON.
-pub fn fingerprint(request: &Request, agent: &str, uid: Option<&str>, object_hash: Option<&str>) -> String {
+pub fn fingerprint(
+    request: &Request,
+    cluster: &str,
+    agent: &str,
+    uid: Option<&str>,
+    object_hash: Option<&str>,
+) -> String {
     let body = request.body.to_json().map(|mut body| {
         normalise(&mut body);
         if let Body::Object(_) = request.body {
@@ -28,6 +34,7 @@ pub fn fingerprint(request: &Request, agent: &str, uid: Option<&str>, object_has
         request.query.pairs().into_iter().map(|(key, value)| json!([key, value])).collect();
     let bound = json!({
         "format": 1,
+        "cluster": cluster,
         "agent": agent,
         "action": action(&request.action),
         "generateName": request.body.generate_name(),

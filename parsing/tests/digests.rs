@@ -20,7 +20,7 @@ fn request(method: &str, target: &str, content_type: &str, body: &str) -> Reques
 }
 
 fn print(request: &Request) -> String {
-    fingerprint(request, "agents/claude-code", Some("uid-1"), Some("sha256:aa"))
+    fingerprint(request, "in-cluster", "agents/claude-code", Some("uid-1"), Some("sha256:aa"))
 }
 
 #[test]
@@ -46,14 +46,15 @@ fn d01_every_part_of_a_request_is_bound() {
     for other in others {
         assert_ne!(print(&other), first, "{}", facts::act(&other));
     }
-    for (agent, uid, hash) in [
-        ("agents/other", Some("uid-1"), Some("sha256:aa")),
-        ("agents/claude-code", Some("uid-2"), Some("sha256:aa")),
-        ("agents/claude-code", None, Some("sha256:aa")),
-        ("agents/claude-code", Some("uid-1"), Some("sha256:bb")),
-        ("agents/claude-code", Some("uid-1"), None),
+    for (cluster, agent, uid, hash) in [
+        ("https://other.example", "agents/claude-code", Some("uid-1"), Some("sha256:aa")),
+        ("in-cluster", "agents/other", Some("uid-1"), Some("sha256:aa")),
+        ("in-cluster", "agents/claude-code", Some("uid-2"), Some("sha256:aa")),
+        ("in-cluster", "agents/claude-code", None, Some("sha256:aa")),
+        ("in-cluster", "agents/claude-code", Some("uid-1"), Some("sha256:bb")),
+        ("in-cluster", "agents/claude-code", Some("uid-1"), None),
     ] {
-        assert_ne!(fingerprint(&base(), agent, uid, hash), first);
+        assert_ne!(fingerprint(&base(), cluster, agent, uid, hash), first);
     }
 }
 

@@ -148,7 +148,7 @@ proptest! {
         let shuffled = shuffled(&object, seed);
         let of = |text: &str| {
             let request = read("PUT", "/api/v1/namespaces/a/pods/x", &headers("application/json"), text.as_bytes()).expect("read");
-            parsing::digest::fingerprint(&request, "agents/a", Some("uid"), Some("sha256:0"))
+            parsing::digest::fingerprint(&request, "in-cluster", "agents/a", Some("uid"), Some("sha256:0"))
         };
         prop_assert_eq!(of(&plain), of(&shuffled));
     }

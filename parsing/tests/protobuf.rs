@@ -188,9 +188,9 @@ fn d02_protobuf_and_json_are_one_act() {
     assert_eq!(summary(&Ok(in_protobuf.clone())), "create v1 secrets default/s");
     let print = |text: &Value| {
         let request = read("POST", SECRETS, &headers("application/json"), text.to_string().as_bytes());
-        digest::fingerprint(&request.expect("read"), "agents/a", None, None)
+        digest::fingerprint(&request.expect("read"), "in-cluster", "agents/a", None, None)
     };
-    let want = digest::fingerprint(&in_protobuf, "agents/a", None, None);
+    let want = digest::fingerprint(&in_protobuf, "in-cluster", "agents/a", None, None);
     assert_eq!(print(&object), want);
     // As an older kubectl writes the same.
     let mut noisy = object.clone();

@@ -2,15 +2,20 @@
 
 use std::sync::Arc;
 
-use crds::agent_identity::{Limits, SessionSettings, Subject};
+use crds::agent_identity::{Limits, SessionSettings, Subject, TargetType};
 use crds::names;
 
+use crate::hash::short_hex;
 use crate::index::EntryIndex;
 use crate::oidc::Trust;
 use crate::rule::{CompiledMask, CompiledPolicy, CompiledRule, Effect, Level, Mode};
 use crate::shard::ShardIdentity;
 use crate::terms::{PolicyTerms, Terms};
 use crate::verdict::{BrokenPolicy, Verdict};
+
+/// The longest role session name that AWS takes.
+const ROLE_SESSION_NAME: usize = 64;
+const HASH_DIGITS: usize = 16;
 
 /// One identity, ready to be asked about. Immutable; a change of its policies makes a new one.
 #[derive(Debug)]
@@ -99,6 +104,12 @@ impl Agent {
         &self.identity.spec.session
     }
 
+    /// Whether the target sees one credential for all of its agents, and not this agent: everywhere but in the gate's own
+    /// cluster, where agents are impersonated.
+    pub fn shares_credential(&self) -> bool {
+        self.identity.spec.target.r#type != TargetType::InCluster
+    }
+
     /// Highest recording level of the policies.
     pub fn level(&self) -> Level {
         self.level
@@ -137,6 +148,23 @@ pub fn username(namespace: &str, name: &str) -> String {
 /// The groups of every agent of a namespace.
 pub fn groups(namespace: &str) -> Vec<String> {
     vec![names::AGENTS_GROUP.to_owned(), format!("{}:{namespace}", names::AGENTS_GROUP)]
+}
+
+/// What the trust policy of a target role must demand: `sallyport/<hub>/<namespace>/<name>`. Nobody can set it, so that a
+/// role that one agent may use is of no use to another (the confused deputy of AWS).
+pub fn external_id(hub: &str, namespace: &str, name: &str) -> String {
+    format!("sallyport/{hub}/{namespace}/{name}")
+}
+
+/// The session name of a target role: `<namespace>.<name>`, which neither of them can hold a dot in. AWS takes 64
+/// characters; a longer one is cut, and told from others by a hash behind `_`, which no name holds either.
+pub fn role_session_name(namespace: &str, name: &str) -> String {
+    let whole = format!("{namespace}.{name}");
+    if whole.len() <= ROLE_SESSION_NAME {
+        return whole;
+    }
+    let kept: String = whole.chars().take(ROLE_SESSION_NAME - 1 - HASH_DIGITS).collect();
+    format!("{kept}_{}", short_hex(whole.as_bytes(), HASH_DIGITS))
 }
 
 /// Policies merged into one index.
@@ -260,4 +288,25 @@ fn window_terms(sets: [&PolicySet; 2]) -> Option<Terms> {
         });
     }
     merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_session_name_is_what_aws_takes_and_nobody_elses() {
+        assert_eq!(role_session_name("agents", "claude-code"), "agents.claude-code");
+        let (namespace, name) = ("n".repeat(63), "a".repeat(40));
+        let long = role_session_name(&namespace, &name);
+        assert_eq!(long.len(), 64);
+        assert!(long.starts_with(&format!("{}_", "n".repeat(47))), "{long}");
+        assert_ne!(long, role_session_name(&namespace, &"b".repeat(40)));
+        assert!(long.chars().all(|c| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c)), "{long}");
+    }
+
+    #[test]
+    fn an_external_id_names_hub_namespace_and_agent() {
+        assert_eq!(external_id("hub-prod", "agents", "a"), "sallyport/hub-prod/agents/a");
+    }
 }

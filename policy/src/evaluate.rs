@@ -2,6 +2,7 @@
 
 mod built_in;
 mod gather;
+mod shared;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -22,6 +23,8 @@ use crate::terms::{PolicyTerms, Terms};
 use crate::verdict::{Authority, Obligations, Verdict, WouldHave};
 
 pub use built_in::{GrantAct, is_always_open, own_grants};
+pub use shared::reserved;
+
 use gather::{Gathered, Hit, Hits};
 
 /// What the shell knows and the rules may need.

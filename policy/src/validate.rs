@@ -3,7 +3,7 @@
 use crds::AccessPolicySpec;
 use crds::AgentIdentitySpec;
 use crds::access_grant::{ApprovalMode, Window};
-use crds::agent_identity::{SubjectType, TargetType};
+use crds::agent_identity::{StaticTarget, SubjectType, TargetType};
 
 use crate::compile;
 use crate::matcher::Matcher;
@@ -47,8 +47,11 @@ pub fn identity(spec: &AgentIdentitySpec) -> Result<(), Issues> {
     }
     match spec.target.r#type {
         TargetType::InCluster => {}
-        TargetType::Eks => issues.unsupported("spec.target.type", "target type `EKS`"),
-        TargetType::Static => issues.unsupported("spec.target.type", "target type `Static`"),
+        TargetType::Eks if spec.target.eks.is_none() => {
+            issues.invalid("spec.target.eks", "must be set when `type` is 'EKS'");
+        }
+        TargetType::Eks => {}
+        TargetType::Static => check_static(spec.target.r#static.as_ref(), &mut issues),
     }
     for (at, group) in spec.target.in_cluster.iter().flat_map(|target| &target.groups).enumerate() {
         if !group.starts_with("sallyport:") {
@@ -56,6 +59,20 @@ pub fn identity(spec: &AgentIdentitySpec) -> Result<(), Issues> {
         }
     }
     issues.into_result()
+}
+
+fn check_static(target: Option<&StaticTarget>, issues: &mut Issues) {
+    let Some(target) = target else {
+        issues.invalid("spec.target.static", "must be set when `type` is 'Static'");
+        return;
+    };
+    let rest = target.server.strip_prefix("https://").unwrap_or_default();
+    let host = rest.split('/').next().unwrap_or_default();
+    let is_plain = target.server.chars().all(|c| c.is_ascii_graphic() && !"@?#\\".contains(c));
+    if host.is_empty() || host.starts_with(':') || !is_plain {
+        let what = "must be an https URL of a host, without user, query or fragment";
+        issues.invalid("spec.target.static.server", what);
+    }
 }
 
 /// What a window opens: `None` is everything that the policies offer.

@@ -36,6 +36,7 @@ use crate::upstream::{Outgoing, Upstream};
 const OWN_GRANTS: &str = "served by the gate: your own grants only; create only a Window";
 const ANSWER_BODY: usize = 256 << 10;
 const ANSWER_TIME: Duration = Duration::from_secs(10);
+const RBAC_TOO: &str = "Kubernetes RBAC on the target decides too";
 const JSON: &str = "application/json";
 const MARKDOWN: &str = "text/markdown; charset=utf-8";
 /// What the gate answers itself, for `GET /sallyport/v1`.
@@ -208,6 +209,14 @@ impl Asking<'_> {
         if let Some(why) = imagined::not_served(&action) {
             return Ok(AccessStatus { denied: true, ..no(why.to_owned()) });
         }
+        if !self.upstream.access().impersonates() {
+            // The credential is the gate's: what it may do says nothing about this agent (B31, B58).
+            let reason = match said.reason.as_str() {
+                "" => RBAC_TOO.to_owned(),
+                more => format!("{more}; {RBAC_TOO}"),
+            };
+            return Ok(AccessStatus { allowed: true, reason, ..AccessStatus::default() });
+        }
         Ok(match self.target_allows(asked).await {
             Ok(true) => {
                 AccessStatus { allowed: said.allowed, reason: said.reason, ..AccessStatus::default() }
@@ -273,7 +282,7 @@ impl Asking<'_> {
             non_resource_urls: rule.non_resource_urls,
         };
         // The target's own RBAC is not in the list, so the list is never the whole truth (B58).
-        let rbac = "Kubernetes RBAC on the target decides too";
+        let rbac = RBAC_TOO;
         let evaluation_error = match said.evaluation_error.as_str() {
             "" => rbac.to_owned(),
             more => format!("{rbac}; {more}"),

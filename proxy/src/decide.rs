@@ -80,6 +80,14 @@ impl Decider {
         }
     }
 
+    /// Whether the caller's requests still go to the cluster, by the credential, that they went to when it came.
+    ///
+    /// # Errors
+    /// As [`Decider::decide`].
+    pub fn same_target(&self, caller: &Caller) -> Result<bool, DecideError> {
+        Ok(self.agent(caller)?.identity().spec.target == caller.agent.identity().spec.target)
+    }
+
     /// The windows of the caller that are open now: none while the admission policies do not stand (F19).
     ///
     /// # Errors

@@ -104,6 +104,9 @@ impl DiscoveryCache {
         for path in ["/api", "/apis"] {
             discovery.add(&self.document(path).await?)?;
         }
+        if !self.upstream.access().impersonates() {
+            crate::targets::joined::join(&mut discovery);
+        }
         Ok(discovery)
     }
 

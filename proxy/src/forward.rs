@@ -1,6 +1,12 @@
 //! A permit becomes an answer from upstream: sent once, as the agent, rebuilt from what was decided about.
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
 use http::header::{self, HeaderMap};
 use http::{Method, Response, StatusCode};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use parsing::request::Request;
@@ -20,7 +26,45 @@ pub struct Answer {
     /// Only the header fields that may matter to a client or to the mask.
     pub headers: HeaderMap,
     /// The body, unmasked.
-    pub body: Incoming,
+    pub body: Said,
+}
+
+/// The body of an answer.
+#[derive(Debug)]
+pub enum Said {
+    /// As it comes.
+    Coming(Incoming),
+    /// A page of discovery that the gate has added to.
+    Whole(Full<Bytes>),
+}
+
+impl HttpBody for Said {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.get_mut() {
+            Said::Coming(body) => Pin::new(body).poll_frame(cx),
+            Said::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Said::Coming(body) => body.is_end_stream(),
+            Said::Whole(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Said::Coming(body) => body.size_hint(),
+            Said::Whole(body) => body.size_hint(),
+        }
+    }
 }
 
 /// Why there is no answer.
@@ -44,6 +88,9 @@ pub enum ForwardError {
     /// A write was sent and nobody knows what became of it (F04).
     #[error("the outcome is unknown: {0}")]
     Unknown(UpstreamError),
+    /// A page of discovery that cannot be read.
+    #[error("the API server's discovery cannot be read: {0}")]
+    Unreadable(String),
     /// B127.
     #[error("the API server answered with the redirect {0}")]
     Redirect(StatusCode),
@@ -82,7 +129,7 @@ impl ForwardError {
             )
             .next("look at the object before you do anything; do not repeat the write blindly"),
             ForwardError::Cut(refusal) => (**refusal).clone(),
-            ForwardError::Redirect(_) | ForwardError::Switched => Refusal::new(
+            ForwardError::Redirect(_) | ForwardError::Switched | ForwardError::Unreadable(_) => Refusal::new(
                 Reason::BadGateway,
                 "sallyport/BadGateway: the API server's answer cannot be passed on.",
             ),
@@ -97,6 +144,7 @@ impl ForwardError {
             | ForwardError::Target(_)
             | ForwardError::NotSent(_)
             | ForwardError::NotAnswered(_)
+            | ForwardError::Unreadable(_)
             | ForwardError::Cut(_) => true,
             ForwardError::Unknown(_) | ForwardError::Redirect(_) | ForwardError::Switched => false,
         }
@@ -126,18 +174,40 @@ pub async fn forward(
     session: &str,
     id: &RequestId,
 ) -> Result<Answer, ForwardError> {
+    check(&permit, request)?;
+    let agent = impersonation(permit.agent(), session);
+    let passed = request.headers.upstream();
+    send(upstream, request, (accept, passed), Some(&agent), id).await
+}
+
+/// The same for a page of discovery that the gate adds to: it is always asked for whole.
+///
+/// # Errors
+/// As [`forward`].
+pub async fn forward_joined(
+    upstream: &Upstream,
+    permit: Permit,
+    request: &Request,
+    accept: String,
+    id: &RequestId,
+) -> Result<Answer, ForwardError> {
+    check(&permit, request)?;
+    let agent = impersonation(permit.agent(), "");
+    send(upstream, request, (accept, HeaderMap::new()), Some(&agent), id).await
+}
+
+fn check(permit: &Permit, request: &Request) -> Result<(), ForwardError> {
     if **permit.action() != request.action {
         return Err(ForwardError::AnotherAct);
     }
     if !permit.is_live(Timestamp::now()) {
         return Err(ForwardError::Expired);
     }
-    let agent = impersonation(permit.agent(), session);
-    send(upstream, request, accept, Some(&agent), id).await
+    Ok(())
 }
 
 /// Sends a request about the agent's own grants, with the proxy's own credential. What may be asked was settled by
-/// [`crate::hold::serve_own`], the only caller.
+/// [`crate::hold::serve_own`], or is the schema of grants.
 ///
 /// # Errors
 /// As [`forward`].
@@ -147,13 +217,14 @@ pub async fn forward_own(
     accept: String,
     id: &RequestId,
 ) -> Result<Answer, ForwardError> {
-    send(upstream, request, accept, None, id).await
+    let passed = request.headers.upstream();
+    send(upstream, request, (accept, passed), None, id).await
 }
 
 async fn send(
     upstream: &Upstream,
     request: &Request,
-    accept: String,
+    (accept, passed): (String, HeaderMap),
     as_agent: Option<&Impersonation>,
     id: &RequestId,
 ) -> Result<Answer, ForwardError> {
@@ -161,7 +232,7 @@ async fn send(
     let outgoing = Outgoing {
         method: request.method(),
         path_and_query: request.path_and_query()?,
-        passed: request.headers.upstream(),
+        passed,
         content_type: body.is_some().then(|| request.body.content_type().map(str::to_owned)).flatten(),
         accept,
         user_agent: request.headers.user_agent.clone().unwrap_or_default(),
@@ -187,6 +258,7 @@ fn answer(response: Response<Incoming>, may_be_unmodified: bool) -> Result<Answe
     if head.status.is_redirection() && !unmodified {
         return Err(ForwardError::Redirect(head.status));
     }
+    let body = Said::Coming(body);
     Ok(Answer { status: head.status, headers: kept(&head.headers, head.status), body })
 }
 

@@ -37,6 +37,7 @@ use crate::live::Live;
 use crate::record::{Durability, Session, Unavailable};
 use crate::refuse::{self, Reason};
 use crate::request_id::RequestId;
+use crate::targets::Target;
 use crate::upstream::Upstream;
 
 pub use bind::BindError;
@@ -52,10 +53,12 @@ const MOST_NAMES: u32 = 256;
 pub const MOST_COMPARISONS: u32 = 5;
 
 /// A request that asks for a human.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Held<'a> {
     /// Who asks.
     pub caller: &'a Caller,
+    /// Where it would run.
+    pub target: &'a Target,
     /// What for, as it was read.
     pub request: &'a Request,
     /// The same as an act.
@@ -154,16 +157,16 @@ impl From<Refusal> for HoldError {
 pub struct Hold {
     decider: Decider,
     grants: Grants,
-    upstream: Arc<Upstream>,
+    hub: Arc<Upstream>,
     live: Live,
     drain: Drain,
     ran_out: Mutex<HashMap<String, Instant>>,
 }
 
 impl Hold {
-    /// With the grants that `decider` decides from. When `drain` closes the door, nobody is held any longer.
-    pub fn new(decider: Decider, grants: Grants, upstream: Arc<Upstream>, live: Live, drain: Drain) -> Self {
-        Self { decider, grants, upstream, live, drain, ran_out: Mutex::default() }
+    /// With the grants that `decider` decides from, which `hub` has. When `drain` closes the door, nobody is held any longer.
+    pub fn new(decider: Decider, grants: Grants, hub: Arc<Upstream>, live: Live, drain: Drain) -> Self {
+        Self { decider, grants, hub, live, drain, ran_out: Mutex::default() }
     }
 
     /// Waits for the approval of a request and uses it up.
@@ -250,7 +253,7 @@ impl Hold {
         let key = key.ok_or_else(|| HoldError::Unavailable("no binding key was received yet".to_owned()))?;
         let as_agent = impersonation(&held.caller.agent, held.session.name());
         let agent = held.caller.key.to_string();
-        Ok(bind::bind(&self.upstream, held.request, &agent, &as_agent, held.id, &key).await?)
+        Ok(bind::bind(held, &agent, &as_agent, &key).await?)
     }
 
     fn standing(&self, found: Option<&AccessGrant>, terms: &Terms) -> Result<Option<Standing>, DecideError> {

@@ -23,6 +23,7 @@ pub mod request_id;
 pub mod run;
 pub mod serve;
 pub mod streams;
+pub mod targets;
 pub mod telemetry;
 pub mod token;
 pub mod upstream;

@@ -243,8 +243,14 @@ impl Default for Live {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// The agent of [`with_agent`].
+    pub(crate) fn agent() -> Arc<policy::agent::Agent> {
+        let bundle = with_agent().latest_bundle().expect("in force");
+        Arc::clone(bundle.agent("agents", "a").expect("its agent"))
+    }
 
     fn identity(uid: &str, suspended: bool) -> Identity {
         Identity { uid: uid.to_owned(), generation: 1, suspended, reachable: None }

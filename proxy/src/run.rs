@@ -18,7 +18,6 @@ use crate::authenticate::{Authenticator, AwsSettings, ask_again};
 use crate::config::Config;
 use crate::decide::Decider;
 use crate::denials::Denials;
-use crate::discovery::DiscoveryCache;
 use crate::drain::Drain;
 use crate::grants::Grants;
 use crate::hold::Hold;
@@ -28,8 +27,8 @@ use crate::mask::Masks;
 use crate::record::{ApiCards, Recorder, Settings};
 use crate::serve::{Asker, Gate, serve};
 use crate::streams::{Open, Streams};
+use crate::targets::{Own, Targets};
 use crate::telemetry::Telemetry;
-use crate::upstream::Upstream;
 
 /// What is in flight when the door closes has this long to be answered.
 const LAST_ANSWERS: Duration = Duration::from_secs(15);
@@ -48,12 +47,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let kubernetes = kube::Config::infer().await.context("no Kubernetes configuration")?;
     let client =
         kube::Client::try_from(kubernetes.clone()).context("the Kubernetes client cannot be built")?;
-    let upstream = Arc::new(Upstream::new(&kubernetes)?);
+    let targets = Arc::new(Targets::new(Own::new(&kubernetes)?, &config.hub, client.clone()));
     let mut signals = Signals::new()?;
     let (drain, ended) = (Drain::default(), CancellationToken::new());
     let listener = listen(config.bind).await?;
     let admin = listen(config.admin_bind).await?;
-    let gate = Arc::new(gate(&config, &client, upstream, drain.clone())?);
+    let gate = Arc::new(gate(&config, &client, targets, drain.clone())?);
     let (live, telemetry) = (gate.live.clone(), gate.telemetry.clone());
     let background = TaskTracker::new();
     spawn(&background, &ended, ground(&config, &client, &gate));
@@ -114,28 +113,23 @@ async fn listen(at: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// Everything that a request needs, knowing nothing yet.
-fn gate(
-    config: &Config,
-    client: &kube::Client,
-    upstream: Arc<Upstream>,
-    drain: Drain,
-) -> anyhow::Result<Gate> {
+fn gate(config: &Config, client: &kube::Client, targets: Arc<Targets>, drain: Drain) -> anyhow::Result<Gate> {
     let telemetry = Telemetry::new()?;
     let (live, limits, grants) =
         (Live::new(), Limits::new(config.max_requests_per_agent), Grants::new(client.clone()));
     let decider = Decider::new(live.clone(), grants.clone(), &config.namespace);
     let recorder = recorder(config, client, &live, telemetry.clone())?;
+    let hub = Arc::clone(&targets.hub().upstream);
     Ok(Gate {
         authenticator: Authenticator::new(client.clone(), aws_settings(config), limits.clone()),
-        discovery: DiscoveryCache::new(Arc::clone(&upstream)),
-        hold: Hold::new(decider.clone(), grants.clone(), Arc::clone(&upstream), live.clone(), drain.clone()),
+        hold: Hold::new(decider.clone(), grants.clone(), hub, live.clone(), drain.clone()),
         streams: Streams::new(telemetry.clone(), drain.clone()),
         masks: Masks::default(),
         live,
         limits,
         decider,
         grants,
-        upstream,
+        targets,
         recorder,
         telemetry,
         denials: Denials::new(client.clone(), &config.replica),
@@ -177,16 +171,17 @@ fn ground(config: &Config, client: &kube::Client, gate: &Arc<Gate>) -> Vec<BoxFu
     let binding_key = live::follow_binding_key(client.clone(), namespace.clone(), live.clone());
     let wall = live::follow_wall(client.clone(), namespace.clone(), live.clone());
     let shards = live::follow_shards(client.clone(), namespace, live.clone(), gate.telemetry.clone());
-    let discovery = Arc::clone(gate);
+    let (targets, keeper, seen) = (Arc::clone(&gate.targets), Arc::clone(&gate.targets), live.clone());
     vec![
         Box::pin(certificate),
         Box::pin(binding_key),
         Box::pin(wall),
         Box::pin(shards),
         Box::pin(live::follow_identities(client.clone(), live.clone())),
-        Box::pin(live::probe_targets(client.clone(), Arc::clone(&gate.upstream), live.clone())),
+        Box::pin(live::probe_targets(client.clone(), Arc::clone(&gate.targets), live.clone())),
         Box::pin(gate.grants.clone().follow(live)),
-        Box::pin(async move { discovery.discovery.keep_fresh().await }),
+        Box::pin(async move { targets.hub().discovery.keep_fresh().await }),
+        Box::pin(async move { keeper.keep(&seen).await }),
         Box::pin(watch_streams(Arc::clone(gate))),
         Box::pin(watch_callers(Arc::clone(gate))),
         Box::pin(watch_issuers(Arc::clone(gate))),

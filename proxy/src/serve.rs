@@ -4,6 +4,7 @@ mod oracle;
 mod outcome;
 mod pass;
 mod secret;
+mod shared;
 mod still;
 
 use std::panic::AssertUnwindSafe;
@@ -28,7 +29,6 @@ use crate::answer::Question;
 use crate::authenticate::{Authenticator, Caller};
 use crate::decide::Decider;
 use crate::denials::Denials;
-use crate::discovery::DiscoveryCache;
 use crate::drain::Drain;
 use crate::grants::Grants;
 use crate::hold::Hold;
@@ -40,8 +40,8 @@ use crate::record::{Ended, Recorder, Session, Unavailable};
 use crate::refuse::{self, Body, Reason, Refusal};
 use crate::request_id::RequestId;
 use crate::streams::Streams;
+use crate::targets::{Target, Targets};
 use crate::telemetry::{Stage, Telemetry};
-use crate::upstream::Upstream;
 use note::Known;
 use pass::Pass;
 
@@ -55,16 +55,14 @@ pub struct Gate {
     pub authenticator: Authenticator,
     /// How much an agent may do at once.
     pub limits: Limits,
-    /// What the target serves.
-    pub discovery: DiscoveryCache,
     /// Step 4.
     pub decider: Decider,
     /// Step 5.
     pub hold: Hold,
     /// What humans have granted.
     pub grants: Grants,
-    /// The way to the target.
-    pub upstream: Arc<Upstream>,
+    /// Where requests go.
+    pub targets: Arc<Targets>,
     /// Step 7.
     pub masks: Masks,
     /// Step 8.
@@ -131,6 +129,7 @@ struct Climber {
     session: Session,
     /// Its connection is one too many.
     crowded: Option<Crowded>,
+    target: Arc<Target>,
 }
 
 impl Climb {
@@ -176,10 +175,10 @@ impl Climb {
         let crowded = self.connection.belongs_to(&caller.key).err();
         drop(alone);
         let user_agent = head.headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
-        let server = self.gate.upstream.server();
-        let facts = note::facts(&caller, &self.connection, user_agent.unwrap_or_default(), &server);
+        let target = self.gate.targets.of(&caller.agent);
+        let facts = note::facts(&caller, &self.connection, user_agent.unwrap_or_default(), &target);
         let session = self.gate.recorder.session(&facts).await.map_err(|error| unrecorded(&error))?;
-        Ok(Climber { caller, session, crowded })
+        Ok(Climber { caller, session, target, crowded })
     }
 
     async fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
@@ -210,7 +209,8 @@ impl Climb {
         *place = Some(self.place(climber)?);
         header::check(head.version, &head.headers).map_err(|error| refuse::unread(error.into()))?;
         let started = Instant::now();
-        let (asked, discovery) = parse(head, body, &gate.discovery).await.map_err(|error| error.refusal())?;
+        let parsed = parse(head, body, &climber.target.discovery).await;
+        let (asked, discovery) = parsed.map_err(|error| error.refusal())?;
         gate.telemetry.stage(Stage::Parse, started.elapsed());
         if asked.is_stream() {
             *place = None;
@@ -239,6 +239,7 @@ impl Climb {
         refuse_damage(&asked)?;
         secret::refuse(&asked, &decision)?;
         oracle::refuse(&asked, &decision)?;
+        shared::refuse(&asked, &climber.target)?;
         let pass = Pass { climb: self, climber, known, action: &action, discovery: &discovery };
         match decision.terms() {
             Some(_) => pass.held(&asked, decision).await,

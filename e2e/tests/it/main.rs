@@ -32,6 +32,7 @@ mod reviews;
 mod secrets;
 mod spine;
 mod storage;
+mod targets;
 mod window;
 mod words;
 

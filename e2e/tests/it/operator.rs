@@ -223,24 +223,6 @@ async fn a_field_whose_feature_is_not_built_is_said_and_never_ignored() -> anyho
         );
         plane.kubectl(&["delete", "accesspolicy", &namespace])?.success()?;
     }
-    let eks = json!({"type": "EKS", "eks": {"clusterName": "c", "region": "us-east-1", "roleARN": "arn:aws:iam::111122223333:role/x"}});
-    let fixed = json!({"type": "Static", "static": {"server": "https://a.example", "caBundle": "LS0tLS1CRUdJTg==",
-                       "tokenSecretRef": {"name": "t", "key": "t"}}});
-    let table = [
-        ("eks", "/spec/target", eks, "spec.target.type"),
-        ("static", "/spec/target", fixed, "spec.target.type"),
-    ];
-    for (name, pointer, value, path) in table {
-        let mut wanted = identity(&namespace, name, name);
-        set(&mut wanted, pointer, value);
-        let out = apply(&plane, &wanted)?;
-        assert!(out.code == 0 && out.stderr.contains("Warning: NotSupportedYet"), "{name}: {out:?}");
-        let object = ["agentidentity", name, "-n", &namespace];
-        let said = reason(&plane, &object, "Accepted", "NotSupportedYet").await?;
-        assert!(said["message"].as_str().is_some_and(|message| message.contains(path)), "{name}: {said}");
-        assert!(shard_of(&plane, &namespace, name)?.is_none(), "{name} was never good, so nobody can be it");
-        assert!(!impersonable(&plane)?.contains(&format!("sallyport:agent:{namespace}:{name}")));
-    }
     Ok(())
 }
 

@@ -28,17 +28,22 @@ fn plugin(gate: &Gate, args: &[&str]) -> anyhow::Result<Output> {
     Ok(Output { stdout: text(out.stdout)?, stderr: text(out.stderr)?, code: out.status.code().unwrap_or(-1) })
 }
 
-fn sessions(estate: &Estate) -> anyhow::Result<Vec<String>> {
-    let names =
-        estate.admin(&["get", "sessionrecords", "-o", "jsonpath={.items[*].metadata.name}"])?.success()?;
+fn sessions(gate: &Gate, namespace: &str) -> anyhow::Result<Vec<String>> {
+    let args = ["get", "sessionrecords", "-n", namespace, "-o", "jsonpath={.items[*].metadata.name}"];
+    let names = gate.plane().kubectl(&args)?.success()?;
     Ok(names.split_whitespace().map(str::to_owned).collect())
 }
 
 /// Every event of every session, by request id and type.
 pub fn events(estate: &Estate) -> anyhow::Result<HashMap<(String, String), Value>> {
+    events_in(&estate.gate, &estate.namespace)
+}
+
+/// The same of a namespace.
+pub fn events_in(gate: &Gate, namespace: &str) -> anyhow::Result<HashMap<(String, String), Value>> {
     let mut found = HashMap::new();
-    for name in sessions(estate)? {
-        let replay = plugin(&estate.gate, &["replay", &name, "-n", &estate.namespace, "-o", "json"])?;
+    for name in sessions(gate, namespace)? {
+        let replay = plugin(gate, &["replay", &name, "-n", namespace, "-o", "json"])?;
         for line in replay.stdout.lines() {
             let line: Value = serde_json::from_str(line)?;
             if let (Some(id), Some(kind)) = (line["event"]["requestId"].as_str(), line["type"].as_str()) {
@@ -118,7 +123,9 @@ async fn h9_what_reached_the_api_server_is_what_was_recorded_and_refusals_too() 
     let dump = serde_json::to_string(&all.values().collect::<Vec<_>>())?;
     assert!(!dump.contains(&estate.agent.token()?), "a token is in the recording");
 
-    let [name] = &sessions(&estate)?[..] else { panic!("both proxies share one session") };
+    let [name] = &sessions(&estate.gate, &estate.namespace)?[..] else {
+        panic!("both proxies share one session")
+    };
     let verified =
         eventually("a session record that knows both chains", Duration::from_secs(70), async || {
             let out = plugin(&estate.gate, &["verify", name, "-n", namespace])?;
@@ -138,7 +145,7 @@ async fn a_suspended_agents_session_ends_and_what_it_tries_is_still_recorded() -
     ]}]});
     let estate = Estate::new(&super::gate()?, "record", policy).await?;
     estate.agent(&["get", "configmaps"])?.success()?;
-    let [first] = &sessions(&estate)?[..] else { panic!("one session") };
+    let [first] = &sessions(&estate.gate, &estate.namespace)?[..] else { panic!("one session") };
     let suspend = ["patch", "agentidentity", "agent", "--type=merge", "-p", r#"{"spec":{"suspend":true}}"#];
     estate.admin(&suspend)?.success()?;
     let refused = eventually("a refusal", SOON, async || {
@@ -247,7 +254,7 @@ async fn f03_a_stalled_approved_write_is_unknown_and_its_grant_is_never_used_aga
     assert_eq!(estate.grant_field(&grant, ".status.consumedBy")?, id, "used up before it was sent");
 
     // Nothing but the store is left to say what happened.
-    let [name] = &sessions(&estate)?[..] else { panic!("one session") };
+    let [name] = &sessions(&estate.gate, &estate.namespace)?[..] else { panic!("one session") };
     let unknown = format!("unknown: delete deployments.apps/web -n {namespace} (id {id}, ");
     let verified = plugin(&gate, &["verify", name, "-n", namespace])?;
     assert!(verified.stdout.contains(&unknown), "{verified:?}");

@@ -2,7 +2,7 @@
 
 use crds::names;
 
-use super::Facts;
+use super::{Facts, reserved};
 use crate::action::{Action, Scope, Verb};
 use crate::agent::Agent;
 use crate::verdict::{Authority, Verdict};
@@ -52,6 +52,7 @@ pub(super) fn verdict(agent: &Agent, action: &Action, facts: &Facts<'_>) -> Opti
         }
         Action::Resource(_) | Action::NonResource { .. } if blocked.is_some() => blocked,
         Action::Resource(action) if action.group == names::GROUP => Some(Verdict::Denied),
+        Action::Resource(_) if reserved(agent, action).is_some() => Some(Verdict::Denied),
         Action::Resource(_) | Action::NonResource { .. } => None,
     }
 }

@@ -8,6 +8,7 @@ use super::words::{deed, full_deed, namespace_flag, object, one_line, source};
 use crate::action::Action;
 use crate::agent::Agent;
 use crate::decision::{Decision, Verdict};
+use crate::evaluate::reserved;
 use crate::rule::{Effect, RuleId};
 
 /// One entry of `details.causes`.
@@ -192,12 +193,11 @@ fn policy_denied(decision: &Decision) -> Refusal {
     let instead = format!("kubectl auth can-i --list{}", namespace_flag(action));
     let Some(rule) = decision.leading_rule() else {
         let sentence = format!("the gate itself denies {} here.", deed(action));
+        let own_group = "An agent may read its own AccessGrants, create a Window for itself and delete its own; nothing else in \
+                         this group, whatever any policy says.";
+        let why = reserved(decision.agent(), action).unwrap_or(own_group);
         return Refusal::forbidden(action, Reason::PolicyDenied, &sentence)
-            .line(
-                "why",
-                "An agent may read its own AccessGrants, create a Window for itself and delete its own; nothing else in \
-                 this group, whatever any policy says.",
-            )
+            .line("why", why)
             .line("final", FINAL)
             .line("instead", instead)
             .cause("sallyport.dev/Rule", "built-in", Effect::Deny.as_str())

@@ -245,13 +245,25 @@ fn identities_that_use_what_is_not_built_say_so() {
         issues(&session, &home),
         Err("spec.subjects[0].awsIAMRole.arn: must be the ARN of an IAM role".into())
     );
-    assert_eq!(
-        issues(&account, &eks),
-        Err("spec.target.type: target type `EKS` is not supported yet".into())
-    );
-    assert_eq!(
-        issues(&account, &fixed),
-        Err("spec.target.type: target type `Static` is not supported yet".into())
+    assert_eq!(issues(&account, &eks), Ok(()));
+    assert_eq!(issues(&account, &fixed), Ok(()));
+    for server in [
+        "http://x",
+        "https://",
+        "https://user@x",
+        "https://x?y",
+        "https://x#y",
+        "https://:443",
+        "https://x y",
+    ] {
+        let mut bad = fixed.clone();
+        bad["static"]["server"] = json!(server);
+        let said = issues(&account, &bad);
+        assert!(said.is_err_and(|said| said.starts_with("spec.target.static.server: must be")), "{server}");
+    }
+    let memberless = json!({"type": "Static"});
+    assert!(
+        issues(&account, &memberless).is_err_and(|said| said.starts_with("spec.target.static: must be set"))
     );
     let masters = json!({"type": "InCluster", "inCluster": {"groups": ["system:masters"]}});
     assert_eq!(

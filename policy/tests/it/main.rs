@@ -14,6 +14,7 @@ mod instructions;
 mod lint;
 mod properties;
 mod reference;
+mod shared;
 mod support;
 mod tables;
 mod texts;

@@ -9,6 +9,7 @@ use policy::action::{Action, Verb};
 use serde_json::Value;
 use thiserror::Error;
 
+use super::Held;
 use crate::refuse::{BodyError, Reason, Refusal};
 use crate::request_id::RequestId;
 use crate::upstream::{Impersonation, Outgoing, Upstream, UpstreamError};
@@ -93,20 +94,20 @@ pub struct Object {
 /// # Errors
 /// If there is no one object, or it cannot be read. Never with part of the binding missing.
 pub async fn bind(
-    upstream: &Upstream,
-    request: &Request,
+    held: Held<'_>,
     agent: &str,
     as_agent: &Impersonation,
-    id: &RequestId,
     key: &BindingKey,
 ) -> Result<Bound, BindError> {
+    let Held { target, request, id, .. } = held;
     let object = match object_path(request)? {
         None => None,
-        Some(path) => Some(read(upstream, path, as_agent, id, key).await?),
+        Some(path) => Some(read(&target.upstream, path, as_agent, id, key).await?),
     };
+    let cluster = target.upstream.access().cluster();
     let uid = object.as_ref().map(|object| object.uid.as_str());
     let hash = object.as_ref().map(|object| object.hash.as_str());
-    Ok(Bound { fingerprint: fingerprint(request, agent, uid, hash), object })
+    Ok(Bound { fingerprint: fingerprint(request, &cluster, agent, uid, hash), object })
 }
 
 /// The path of the object itself, without subresource; none where the request creates the object.

@@ -102,7 +102,7 @@ pub async fn serve_own(
         },
         GrantAct::Create => ask_for_window(hold, held, &mut request)?,
     }
-    Ok(forward_own(&hold.upstream, &request, accept, held.id).await?)
+    Ok(forward_own(&hold.hub, &request, accept, held.id).await?)
 }
 
 async fn narrow_to_one(

@@ -3,30 +3,40 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
+use http_body_util::{BodyExt, Collected, Limited};
+use hyper::body::Incoming;
 use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::{Api, Client};
 use policy::agent::Agent;
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
 
 use super::identities::resource;
 use super::{AgentKey, Identity, Live};
 use crate::request_id::RequestId;
-use crate::upstream::{Impersonation, Outgoing, Upstream, UpstreamError};
+use crate::targets::{Fault, Target, Targets};
+use crate::upstream::{Impersonation, Outgoing};
 
 const TICK: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_secs(300);
 const RETRY_AT_MOST: u64 = 60;
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 32;
+/// A target that takes longer to answer is not there.
+const PROBE_TIME: Duration = Duration::from_secs(20);
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+const LARGEST_VERSION: usize = 64 << 10;
+const MOST_OF_A_VERSION: usize = 64;
 
 /// What was tried for one identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Tried {
     uid: String,
     generation: i64,
+    revision: u64,
     failures: u32,
     next: Instant,
 }
@@ -34,40 +44,61 @@ struct Tried {
 /// What a probe found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Found {
-    reachable: bool,
+    status: &'static str,
     reason: &'static str,
     message: String,
 }
 
-/// Probes every identity of the bundle when it appears or changes, then every five minutes; failures sooner.
-pub async fn follow(client: Client, upstream: Arc<Upstream>, live: Live) {
+impl Found {
+    fn reachable(&self) -> bool {
+        self.status == "True"
+    }
+}
+
+/// One identity to be probed now.
+struct Due {
+    key: AgentKey,
+    identity: Identity,
+    agent: Arc<Agent>,
+    target: Arc<Target>,
+    revision: u64,
+}
+
+/// Probes every identity of the bundle when it, or its target's credential, appears or changes, then every five minutes;
+/// failures sooner. A target that is slow holds up no other.
+pub async fn follow(client: Client, targets: Arc<Targets>, live: Live) {
     let mut tried = HashMap::<AgentKey, Tried>::new();
     let mut changes = live.changes();
+    let mut probes = JoinSet::new();
+    let places = Arc::new(Semaphore::new(AT_ONCE));
     loop {
-        let due = due(&live, &mut tried);
-        let probes = due.into_iter().map(|(key, identity, agent)| {
-            let (client, upstream) = (client.clone(), Arc::clone(&upstream));
-            async move {
-                let found = probe(&upstream, &agent).await;
-                publish(client, &key, &identity, &found).await;
-                (key, identity, found)
-            }
-        });
-        let mut probes = futures::stream::iter(probes).buffer_unordered(AT_ONCE);
-        while let Some((key, identity, found)) = probes.next().await {
-            if found.reachable {
-                live.api_server_seen();
-            }
-            note(&mut tried, key, &identity, found.reachable);
+        for due in due(&live, &targets, &mut tried) {
+            let next = Instant::now() + PROBE_TIME * 2;
+            let Due { identity, revision, .. } = &due;
+            let (uid, generation, revision) = (identity.uid.clone(), identity.generation, *revision);
+            let failures = tried.get(&due.key).map_or(0, |before| before.failures);
+            tried.insert(due.key.clone(), Tried { uid, generation, revision, failures, next });
+            let (client, places) = (client.clone(), Arc::clone(&places));
+            probes.spawn(async move {
+                let _place = places.acquire_owned().await;
+                let found = due.probed(client).await;
+                (due, found)
+            });
         }
         tokio::select! {
+            Some(Ok((due, found))) = probes.join_next() => {
+                if found.reachable() && Arc::ptr_eq(&due.target, targets.hub()) {
+                    live.api_server_seen();
+                }
+                note(&mut tried, &due, found.reachable());
+            }
             () = tokio::time::sleep(TICK) => {}
             Ok(()) = changes.changed() => {}
         }
     }
 }
 
-fn due(live: &Live, tried: &mut HashMap<AgentKey, Tried>) -> Vec<(AgentKey, Identity, Arc<Agent>)> {
+fn due(live: &Live, targets: &Targets, tried: &mut HashMap<AgentKey, Tried>) -> Vec<Due> {
     let (Ok(bundle), Some(identities)) = (live.bundle(), live.identities()) else { return Vec::new() };
     tried.retain(|key, _| identities.contains_key(key));
     let mut due = Vec::new();
@@ -76,62 +107,109 @@ fn due(live: &Live, tried: &mut HashMap<AgentKey, Tried>) -> Vec<(AgentKey, Iden
         let Some(identity) = identities.get(&key).filter(|identity| identity.uid == agent.uid()) else {
             continue;
         };
+        let target = targets.of(agent);
+        let revision = target.upstream.access().revision();
         let waits = tried.get(&key).is_some_and(|t| {
-            t.uid == identity.uid && t.generation == identity.generation && t.next > Instant::now()
+            (&t.uid, t.generation, t.revision) == (&identity.uid, identity.generation, revision)
+                && t.next > Instant::now()
         });
         if !waits {
-            due.push((key, identity.clone(), Arc::clone(agent)));
+            due.push(Due { key, identity: identity.clone(), agent: Arc::clone(agent), target, revision });
         }
     }
     due
 }
 
-fn note(tried: &mut HashMap<AgentKey, Tried>, key: AgentKey, identity: &Identity, reachable: bool) {
-    let failures = match (reachable, tried.get(&key)) {
+fn note(tried: &mut HashMap<AgentKey, Tried>, due: &Due, reachable: bool) {
+    let failures = match (reachable, tried.get(&due.key)) {
         (true, _) => 0,
         (false, before) => before.map_or(0, |t| t.failures).saturating_add(1),
     };
     let backoff = Duration::from_secs((1u64 << failures.min(6)).min(RETRY_AT_MOST));
     let next = Instant::now() + if reachable { AGAIN } else { backoff };
-    let (uid, generation) = (identity.uid.clone(), identity.generation);
-    tried.insert(key, Tried { uid, generation, failures, next });
+    let (uid, generation, revision) = (due.identity.uid.clone(), due.identity.generation, due.revision);
+    tried.insert(due.key.clone(), Tried { uid, generation, revision, failures, next });
 }
 
-async fn probe(upstream: &Upstream, agent: &Agent) -> Found {
-    let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
-    let outgoing = Outgoing {
-        method: Method::POST,
-        path_and_query: PathAndQuery::from_static("/apis/authentication.k8s.io/v1/selfsubjectreviews"),
-        passed: HeaderMap::new(),
-        content_type: Some("application/json".to_owned()),
-        accept: "application/json".to_owned(),
-        user_agent: "sallyport-proxy probe".to_owned(),
-        body: review.to_string().into(),
-        patient: false,
-    };
+impl Due {
+    async fn probed(&self, client: Client) -> Found {
+        let is_new = self
+            .identity
+            .reachable
+            .as_ref()
+            .is_none_or(|stored| stored["observedGeneration"] != json!(self.identity.generation));
+        if is_new && self.target.is_remote() {
+            let message = "the first request to the target is on its way".to_owned();
+            let probing = Found { status: "Unknown", reason: "Probing", message };
+            publish(client.clone(), &self.key, &self.identity, &probing).await;
+        }
+        let found = match timeout(PROBE_TIME, probe(&self.target, &self.agent)).await {
+            Ok(found) => found,
+            Err(_) => {
+                let message = format!("no answer in {} s", PROBE_TIME.as_secs());
+                Found { status: "False", reason: Fault::ConnectionFailed.as_str(), message }
+            }
+        };
+        publish(client, &self.key, &self.identity, &found).await;
+        found
+    }
+}
+
+async fn probe(target: &Target, agent: &Agent) -> Found {
+    match ask(target, agent).await {
+        Ok(version) => Found { status: "True", reason: "Reachable", message: version },
+        Err((fault, message)) => {
+            tracing::warn!(
+                agent = agent.full_name(),
+                reason = fault.as_str(),
+                message,
+                "the target was not reached"
+            );
+            Found { status: "False", reason: fault.as_str(), message }
+        }
+    }
+}
+
+/// One request that needs nothing but an accepted credential; then the server's version.
+async fn ask(target: &Target, agent: &Agent) -> Result<String, (Fault, String)> {
     let impersonation = Impersonation {
         username: agent.username().to_owned(),
         groups: agent.groups().to_vec(),
         session: String::new(),
     };
-    match upstream.send(outgoing, Some(&impersonation), &RequestId::new()).await {
-        Ok(answer) if answer.status() == StatusCode::CREATED => {
-            Found { reachable: true, reason: "Reachable", message: String::new() }
-        }
-        Ok(answer) => {
-            let message =
-                format!("the API server answered {} to a request as {}", answer.status(), agent.username());
-            Found { reachable: false, reason: "Unauthorized", message }
-        }
-        Err(error) => {
-            tracing::warn!(%error, "the target was not reached");
-            let reason = match &error {
-                UpstreamError::Build(_) | UpstreamError::Token(_) => "Unauthorized",
-                UpstreamError::Connect(_) | UpstreamError::Broken(_) => "ConnectionFailed",
-            };
-            Found { reachable: false, reason, message: "the API server did not answer".to_owned() }
-        }
+    let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}).to_string();
+    let path = PathAndQuery::from_static("/apis/authentication.k8s.io/v1/selfsubjectreviews");
+    let said = send(target, &impersonation, Method::POST, path, review).await?;
+    if said.status() != StatusCode::CREATED {
+        return Err((Fault::Unauthorized, target.upstream.access().refused(said.status(), agent.username())));
     }
+    let path = PathAndQuery::from_static("/version");
+    let said = send(target, &impersonation, Method::GET, path, String::new()).await?;
+    let body = timeout(ANSWER_TIME, Limited::new(said.into_body(), LARGEST_VERSION).collect()).await;
+    let bytes = body.ok().and_then(Result::ok).map(Collected::to_bytes).unwrap_or_default();
+    let version: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    Ok(version["gitVersion"].as_str().unwrap_or_default().chars().take(MOST_OF_A_VERSION).collect())
+}
+
+async fn send(
+    target: &Target,
+    impersonation: &Impersonation,
+    method: Method,
+    path_and_query: PathAndQuery,
+    body: String,
+) -> Result<Response<Incoming>, (Fault, String)> {
+    let outgoing = Outgoing {
+        content_type: (!body.is_empty()).then(|| "application/json".to_owned()),
+        method,
+        path_and_query,
+        passed: HeaderMap::new(),
+        accept: "application/json".to_owned(),
+        user_agent: "sallyport-proxy probe".to_owned(),
+        body: body.into(),
+        patient: false,
+    };
+    let said = target.upstream.send(outgoing, Some(impersonation), &RequestId::new()).await;
+    said.map_err(|error| (error.fault(), error.sentence()))
 }
 
 async fn publish(client: Client, key: &AgentKey, identity: &Identity, found: &Found) {
@@ -150,11 +228,12 @@ async fn publish(client: Client, key: &AgentKey, identity: &Identity, found: &Fo
 
 /// The condition to write; `None` when what is stored already says so.
 fn condition(identity: &Identity, found: &Found) -> Option<Value> {
-    let status = if found.reachable { "True" } else { "False" };
+    let status = found.status;
     let stored = identity.reachable.as_ref();
     let same = |field: &str, value: &Value| stored.is_some_and(|condition| condition[field] == *value);
     if same("status", &json!(status))
         && same("reason", &json!(found.reason))
+        && same("message", &json!(found.message))
         && same("observedGeneration", &json!(identity.generation))
     {
         return None;
@@ -172,10 +251,11 @@ fn condition(identity: &Identity, found: &Found) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::targets::Own;
 
     #[test]
     fn a_condition_is_written_only_when_it_says_something_new() {
-        let found = Found { reachable: true, reason: "Reachable", message: String::new() };
+        let found = Found { status: "True", reason: "Reachable", message: "v1.36.3".into() };
         let mut identity = Identity { uid: "1".into(), generation: 3, suspended: false, reachable: None };
         let first = condition(&identity, &found).expect("new");
         assert_eq!(first["status"], "True");
@@ -186,16 +266,22 @@ mod tests {
         assert_eq!(second["lastTransitionTime"], first["lastTransitionTime"]);
     }
 
-    #[test]
-    fn failures_are_tried_again_sooner_and_sooner_less() {
+    #[tokio::test]
+    async fn failures_are_tried_again_sooner_and_sooner_less() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let config = kube::Config::new("https://gate.test".parse().expect("a url"));
+        let client = Client::try_from(config.clone()).expect("a client");
+        let targets = Targets::new(Own::new(&config).expect("an address"), "hub", client);
         let mut tried = HashMap::new();
         let identity = Identity { uid: "1".into(), generation: 3, suspended: false, reachable: None };
         let key = AgentKey::new("agents", "a");
+        let agent = crate::live::tests::agent();
+        let due = Due { key: key.clone(), identity, agent, target: Arc::clone(targets.hub()), revision: 0 };
         for _ in 0..40 {
-            note(&mut tried, key.clone(), &identity, false);
+            note(&mut tried, &due, false);
         }
         assert!(tried[&key].next <= Instant::now() + Duration::from_secs(RETRY_AT_MOST));
-        note(&mut tried, key.clone(), &identity, true);
+        note(&mut tried, &due, true);
         assert_eq!(tried[&key].failures, 0);
     }
 }

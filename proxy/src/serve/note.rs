@@ -3,7 +3,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crds::access_policy::RecordingLevel;
-use crds::agent_identity::TargetType;
 use policy::action::{Action, Scope};
 use policy::decision::{Authority, Decision};
 use policy::rule::Level;
@@ -14,9 +13,10 @@ use crate::authenticate::Caller;
 use crate::live::Live;
 use crate::record::Facts;
 use crate::request_id::RequestId;
+use crate::targets::Target;
 
 /// The session that a request belongs to.
-pub fn facts(caller: &Caller, connection: &Connection, user_agent: &str, server: &str) -> Facts {
+pub fn facts(caller: &Caller, connection: &Connection, user_agent: &str, target: &Target) -> Facts {
     let agent = &caller.agent;
     let seconds = |count: i32| Duration::from_secs(u64::try_from(count).unwrap_or_default());
     Facts {
@@ -28,8 +28,8 @@ pub fn facts(caller: &Caller, connection: &Connection, user_agent: &str, server:
         subject_id: caller.subject.username(),
         client_address: connection.peer.ip().to_string(),
         user_agent: user_agent.to_owned(),
-        target_type: TargetType::InCluster,
-        target_server: server.to_owned(),
+        target_type: target.kind(),
+        target_server: target.upstream.access().server(),
         username: agent.username().to_owned(),
         level: match agent.level() {
             Level::Metadata => RecordingLevel::Metadata,

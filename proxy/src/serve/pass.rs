@@ -1,6 +1,7 @@
 //! A request that may pass: its intent is recorded, it is sent once, its answer is masked and followed to its end.
 use std::sync::Arc;
 
+use futures::FutureExt;
 use http::{Response, StatusCode};
 use jiff::Timestamp;
 use parsing::body::Body as AskedBody;
@@ -25,6 +26,7 @@ use crate::mask::{Masked, Prepared};
 use crate::record::{Durability, Ended, Pending};
 use crate::refuse::{self, Body, Reason, Refusal};
 use crate::streams::{Open, StreamEnd};
+use crate::targets::joined::{self, Page};
 use crate::telemetry::Stage;
 
 /// What every step needs.
@@ -149,7 +151,7 @@ impl Pass<'_> {
             request: asked,
             discovery: self.discovery,
             decider: &gate.decider,
-            upstream: &gate.upstream,
+            upstream: &self.climber.target.upstream,
             grants: &gate.grants,
             live: &gate.live,
             drain: &gate.drain,
@@ -172,6 +174,7 @@ impl Pass<'_> {
     fn asking<'b>(&'b self, asked: &'b Asked) -> Held<'b> {
         Held {
             caller: &self.climber.caller,
+            target: &self.climber.target,
             request: asked,
             action: self.action,
             session: &self.climber.session,
@@ -265,8 +268,9 @@ impl Pass<'_> {
             return Err(refusal);
         }
         let is_approved = matches!(decision.verdict(), Verdict::Allowed(Authority::Approval { .. }));
+        let same_target = decider.same_target(&self.climber.caller).map_err(|error| error.refusal())?;
         let may_run = now.take_permit().is_some() || (is_approved && now.terms().is_some());
-        if may_run && shows_the_same(now.obligations(), decision.obligations()) {
+        if same_target && may_run && shows_the_same(now.obligations(), decision.obligations()) {
             return Ok(());
         }
         let why = "sallyport/ServiceUnavailable: the policies changed in this moment. Nothing was sent to the API server.";
@@ -277,7 +281,14 @@ impl Pass<'_> {
         let (gate, session) = (&self.climb.gate, self.climber.session.name());
         let started = std::time::Instant::now();
         let accept = sent.prepared.accept();
-        let answer = forward::forward(&gate.upstream, permit, asked, accept, session, &self.climb.id);
+        let (target, id) = (&self.climber.target, &self.climb.id);
+        let page = Page::of(asked).filter(|_| target.is_remote());
+        let answer = match page {
+            Some(page) => {
+                joined::answer(page, (target, gate.targets.hub()), permit, asked, accept, id).boxed()
+            }
+            None => forward::forward(&target.upstream, permit, asked, accept, session, id).boxed(),
+        };
         let answer = match &sent.stream {
             // A followed log has no head before its first line.
             Some(stream) => tokio::select! {
@@ -412,7 +423,8 @@ fn disposition(error: &ForwardError) -> Disposition {
         | ForwardError::Expired
         | ForwardError::Target(_)
         | ForwardError::NotSent(_)
-        | ForwardError::NotAnswered(_) => Disposition::Failed,
+        | ForwardError::NotAnswered(_)
+        | ForwardError::Unreadable(_) => Disposition::Failed,
         ForwardError::Unknown(_) => Disposition::Unknown,
         ForwardError::Redirect(_) | ForwardError::Switched => Disposition::Executed,
     }

@@ -40,6 +40,10 @@ impl Asker {
     }
 
     fn permitted(&self, open: &Open, now: Timestamp) -> Result<Option<Timestamp>, Box<Refusal>> {
+        if !self.decider.same_target(&open.caller).map_err(not_decided)? {
+            let why = "sallyport/StreamDenied: this agent's target was changed.";
+            return Err(Box::new(Refusal::new(Reason::StreamDenied, why).next("run the command again")));
+        }
         let mut decision = self.decider.decide(&open.caller, &open.action, now).map_err(not_decided)?;
         if open.owes.as_ref().is_some_and(|owed| !shows_the_same(owed, decision.obligations()))
             && explain::refuse(&decision).is_none()

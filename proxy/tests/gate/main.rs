@@ -1,4 +1,5 @@
 //! The whole gate in process, in front of an API server that lies, breaks and stalls.
+#![recursion_limit = "256"]
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

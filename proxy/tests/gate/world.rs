@@ -19,7 +19,6 @@ use proxy::accept::{Places, Session};
 use proxy::authenticate::Authenticator;
 use proxy::decide::Decider;
 use proxy::denials::Denials;
-use proxy::discovery::DiscoveryCache;
 use proxy::drain::Drain;
 use proxy::grants::Grants;
 use proxy::hold::Hold;
@@ -29,8 +28,8 @@ use proxy::mask::Masks;
 use proxy::record::{CardError, Cards, Recorder, Settings};
 use proxy::serve::{Asker, Gate, serve};
 use proxy::streams::Streams;
+use proxy::targets::{Own, Targets};
 use proxy::telemetry::Telemetry;
-use proxy::upstream::Upstream;
 use recording::event::Event;
 use recording::segment::Stamp;
 use recording::store::read_session;
@@ -119,7 +118,7 @@ impl World {
         std::fs::write(&token, "the-proxys-own-token").unwrap();
         config.auth_info.token_file = Some(token.display().to_string());
         let client = kube::Client::try_from(config.clone()).unwrap();
-        let upstream = Arc::new(Upstream::new(&config).unwrap());
+        let targets = Arc::new(Targets::new(Own::new(&config).unwrap(), "hub", client.clone()));
         let telemetry = Telemetry::new().unwrap();
         let (live, limits, grants) = (Live::new(), Limits::new(200), Grants::new(client.clone()));
         live.bundle_is(bundle(per_second));
@@ -135,11 +134,10 @@ impl World {
                 proxy::authenticate::AwsSettings::default(),
                 limits.clone(),
             ),
-            discovery: DiscoveryCache::new(Arc::clone(&upstream)),
             hold: Hold::new(
                 decider.clone(),
                 grants.clone(),
-                Arc::clone(&upstream),
+                Arc::clone(&targets.hub().upstream),
                 live.clone(),
                 drain.clone(),
             ),
@@ -151,7 +149,7 @@ impl World {
             limits,
             decider,
             grants,
-            upstream,
+            targets,
             recorder,
             telemetry,
         };
