@@ -128,8 +128,12 @@ async fn an_eks_target_is_entered_by_a_role_that_only_this_agent_can_have() -> a
 
     // A role that lost its way in: the agent is told that the gate is refused, never that its own token is.
     eks.cluster.delete_access_entry(&role);
-    let refused = agent.kubectl(&["get", "configmaps"])?;
-    assert!(refused.stderr.contains("does not accept the gate's credential"), "{refused:?}");
+    // The API server itself remembers for ten seconds whose a token is.
+    e2e::eventually("the refusal of the role", super::SOON, async || {
+        let refused = agent.kubectl(&["get", "configmaps"])?;
+        Ok(refused.stderr.contains("does not accept the gate's credential").then_some(()))
+    })
+    .await?;
     let bound = agent.kubectl(&["create", "clusterrolebinding", "x", "--clusterrole=view", "--user=x"])?;
     assert!(bound.stderr.contains("the gate itself denies"), "b83: {bound:?}");
     Ok(())
