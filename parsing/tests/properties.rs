@@ -112,6 +112,7 @@ proptest! {
     fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
         oracle::target(&bytes);
         oracle::query(&bytes);
+        oracle::headers(&bytes);
         oracle::body(&bytes);
         let _ = json::read(&bytes);
     }

@@ -38,7 +38,7 @@ pub enum Access {
     /// By URL, certificate authority and token.
     Fixed(Fixed),
     /// An EKS cluster, by an IAM role.
-    Eks(Eks),
+    Eks(Box<Eks>),
     /// The identity does not say how.
     Nowhere,
 }
@@ -253,7 +253,7 @@ impl Targets {
                 Access::Fixed(Fixed::new(self.client.clone(), namespace, spec))
             }
             Coordinates::Eks { namespace, name, spec } => {
-                Access::Eks(Eks::new(Arc::clone(&self.aws), &self.hub_name, namespace, name, spec))
+                Access::Eks(Box::new(Eks::new(Arc::clone(&self.aws), &self.hub_name, namespace, name, spec)))
             }
             Coordinates::Nowhere => Access::Nowhere,
         };

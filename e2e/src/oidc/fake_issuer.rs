@@ -253,7 +253,10 @@ impl FakeIssuer {
         let mood = *self.0.mood.lock().unwrap_or_else(PoisonError::into_inner);
         let (status, more, body) = match (mood, target) {
             (Mood::Dead, _) => return Ok(()),
-            (Mood::Silent, _) => return Ok(tokio::time::sleep(Duration::from_secs(600)).await),
+            (Mood::Silent, _) => {
+                tokio::time::sleep(Duration::from_secs(600)).await;
+                return Ok(());
+            }
             (Mood::Garbage, _) => ("200 OK", String::new(), "<html>Please log in</html>".to_owned()),
             (Mood::Huge, _) => ("200 OK", String::new(), " ".repeat(8 * 1024 * 1024)),
             (Mood::Broken, _) => ("500 Internal Server Error", String::new(), "{}".to_owned()),

@@ -87,12 +87,12 @@ impl Decoder {
         match field.place.often {
             Often::Once | Often::Maybe => {
                 let value = self.value(kind, wire, spot, depth)?;
-                match value {
-                    Value::Object(inner) if field.inline => object.extend(inner),
-                    value if field.place.says_nothing(&value) => {}
-                    value => {
-                        object.insert(field.key.to_owned(), value);
-                    }
+                if field.inline
+                    && let Value::Object(inner) = value
+                {
+                    object.extend(inner);
+                } else if !field.place.says_nothing(&value) {
+                    object.insert(field.key.to_owned(), value);
                 }
             }
             Often::List => {

@@ -126,10 +126,7 @@ impl<'a> Walk<'a> {
 
     /// Whether it is the loop's own `gathered + [one]`.
     fn gathers(&self, call: &CallExpr) -> bool {
-        let own = |expression: &IdedExpr| match &expression.expr {
-            Expr::Ident(name) => Some(name.as_str()) == self.accumulator,
-            _ => false,
-        };
+        let own = |expression: &IdedExpr| matches!(&expression.expr, Expr::Ident(name) if Some(name.as_str()) == self.accumulator);
         call.args.first().is_some_and(own)
     }
 

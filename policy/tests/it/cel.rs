@@ -46,9 +46,9 @@ fn expressions_answer_as_kubernetes_users_know_them() {
 fn what_could_be_long_or_is_unknown_does_not_compile() {
     let deep = format!("{}true{}", "(".repeat(MAX_DEPTH + 1), ")".repeat(MAX_DEPTH + 1));
     let long = format!("'{}' == ''", "a".repeat(MAX_SOURCE));
-    let list = format!("1 in [{}]", vec!["1"; 129].join(","));
-    let parts = vec!["claims.a"; 400].join("||");
-    let loops = vec!["claims.l.exists(x,x)"; 9].join("||");
+    let list = format!("1 in [{}]", ["1"; 129].join(","));
+    let parts = ["claims.a"; 400].join("||");
+    let loops = ["claims.l.exists(x,x)"; 9].join("||");
     for (source, expected) in [
         ("user.name == ''", CompileError::Undeclared("user".to_owned())),
         ("claims.l.exists(x, y == x)", CompileError::Undeclared("y".to_owned())),

@@ -32,7 +32,7 @@ fn touches(body: &Body) -> bool {
             value.get("$patch").is_some() || value.get("metadata").is_some_and(is_touched)
         }
         Body::JsonPatch(operations) => operations.iter().any(|operation| {
-            let at = |key: &str| operation[key].as_str().is_some_and(|path| is_above_or_below(path));
+            let at = |key: &str| operation[key].as_str().is_some_and(is_above_or_below);
             at("path") || (operation["op"] == "move" && at("from"))
         }),
         Body::Empty | Body::Delete(_) | Body::Review(_) => false,

@@ -10,7 +10,6 @@ const LONGEST_KEY_ID: usize = 256;
 
 /// The algorithms that there are here: those with a public key (RFC 7518 3.1, RFC 8037).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::upper_case_acronyms, reason = "their registered names")]
 pub enum Algorithm {
     /// RSASSA-PKCS1-v1_5 with SHA-256.
     RS256,

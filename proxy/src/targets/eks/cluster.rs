@@ -71,11 +71,11 @@ mod tests {
     fn f24_f31_connections_are_kept_until_endpoint_or_authority_are_others() {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let (one, two) = (pem(), pem());
-        let first = Cluster::of(&described("https://a.example", &one), None).ok().expect("usable");
-        let same = Cluster::of(&described("https://a.example", &one), Some(&first)).ok().expect("usable");
+        let first = Cluster::of(&described("https://a.example", &one), None).expect("usable");
+        let same = Cluster::of(&described("https://a.example", &one), Some(&first)).expect("usable");
         assert!(Arc::ptr_eq(&first.road, &same.road));
         for (endpoint, authority) in [("https://b.example", &one), ("https://a.example", &two)] {
-            let other = Cluster::of(&described(endpoint, authority), Some(&first)).ok().expect("usable");
+            let other = Cluster::of(&described(endpoint, authority), Some(&first)).expect("usable");
             assert!(!Arc::ptr_eq(&first.road, &other.road), "{endpoint}");
         }
     }
