@@ -144,7 +144,7 @@ proptest! {
 
     #[test]
     fn d02_equal_meaning_has_an_equal_digest(labels in prop::collection::btree_map("[a-z]{1,5}", "[a-z]{0,5}", 0..5), seed in any::<u64>()) {
-        let object = json!({"metadata": {"name": "x", "labels": labels}, "spec": {"n": 1}});
+        let object = json!({"metadata": {"name": "x", "labels": labels}, "spec": {"priority": 1}});
         let plain = object.to_string();
         let shuffled = shuffled(&object, seed);
         let of = |text: &str| {

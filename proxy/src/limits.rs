@@ -33,7 +33,7 @@ impl Limits {
     /// How many it may have, when all are taken.
     pub fn request(&self, agent: &AgentKey) -> Result<RequestPlace, u32> {
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
-        let counters = entry(&mut agents, agent, 1.0, Instant::now());
+        let counters = entry(&mut agents, agent, Instant::now());
         if counters.in_flight >= self.most_in_flight {
             return Err(self.most_in_flight);
         }
@@ -45,7 +45,7 @@ impl Limits {
     pub fn admit(&self, agent: &AgentKey, per_second: u32, now: Instant) -> bool {
         let full = f64::from(per_second.max(1));
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
-        let counters = entry(&mut agents, agent, full, now);
+        let counters = entry(&mut agents, agent, now);
         let gained = now.saturating_duration_since(counters.filled).as_secs_f64() * full;
         counters.tokens = (counters.tokens + gained).min(full);
         counters.filled = now;
@@ -59,7 +59,7 @@ impl Limits {
     /// Takes one of the agent's stream places until the guard is dropped; `None` when all are taken.
     pub fn stream(&self, agent: &AgentKey, most: u32) -> Option<StreamPlace> {
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
-        let counters = entry(&mut agents, agent, 1.0, Instant::now());
+        let counters = entry(&mut agents, agent, Instant::now());
         if counters.streams >= most {
             return None;
         }
@@ -71,10 +71,14 @@ impl Limits {
 fn entry<'a>(
     agents: &'a mut HashMap<AgentKey, Counters>,
     agent: &AgentKey,
-    full: f64,
     now: Instant,
 ) -> &'a mut Counters {
-    agents.entry(agent.clone()).or_insert(Counters { tokens: full, filled: now, streams: 0, in_flight: 0 })
+    agents.entry(agent.clone()).or_insert(Counters {
+        tokens: f64::INFINITY,
+        filled: now,
+        streams: 0,
+        in_flight: 0,
+    })
 }
 
 /// One request of an agent in flight.
