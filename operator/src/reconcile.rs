@@ -180,8 +180,9 @@ impl Reconciler {
         let (published, outcome) = self.publish_kubeconfigs(world).await;
         let routes = self.bypass.find(&world.identities).await;
         if let Some(routes) = &routes {
-            self.metrics
-                .bypass(routes.iter().map(|(key, routes)| (format!("{}/{}", key.0, key.1), routes.len())));
+            let count = |key: &Key| routes.get(key).map_or(0, Vec::len);
+            let keys = world.identities.iter().map(|identity| key_of(identity));
+            self.metrics.bypass(keys.map(|key| (format!("{}/{}", key.0, key.1), count(&key))));
         }
         let wishes = self.identity_wishes(world, plan, &published, routes.as_ref(), now);
         let identities = self.identities.write(wishes, wall).await;

@@ -79,7 +79,7 @@ impl Metrics {
         self.certificate_ends.with_label_values(&[certificate]).set(end.as_second() as f64);
     }
 
-    /// Tells how many ways past the gate each agent has; those that have none are not told of.
+    /// Tells how many ways past the gate each agent has.
     pub fn bypass(&self, routes: impl Iterator<Item = (String, usize)>) {
         self.bypass_routes.reset();
         for (agent, count) in routes {

@@ -170,7 +170,8 @@ async fn probe(target: &Target, agent: &Agent) -> Found {
     }
 }
 
-/// One request that needs nothing but an accepted credential; then the server's version.
+/// One request that needs nothing but an accepted credential; then the server's version, which the gate reads for itself: what runs as the
+/// agent is the agent's own, but for that one request.
 async fn ask(target: &Target, agent: &Agent) -> Result<String, (Fault, String)> {
     let impersonation = Impersonation {
         username: agent.username().to_owned(),
@@ -179,12 +180,12 @@ async fn ask(target: &Target, agent: &Agent) -> Result<String, (Fault, String)> 
     };
     let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}).to_string();
     let path = PathAndQuery::from_static("/apis/authentication.k8s.io/v1/selfsubjectreviews");
-    let said = send(target, &impersonation, Method::POST, path, review).await?;
+    let said = send(target, Some(&impersonation), Method::POST, path, review).await?;
     if said.status() != StatusCode::CREATED {
         return Err((Fault::Unauthorized, target.upstream.access().refused(said.status(), agent.username())));
     }
     let path = PathAndQuery::from_static("/version");
-    let said = send(target, &impersonation, Method::GET, path, String::new()).await?;
+    let said = send(target, None, Method::GET, path, String::new()).await?;
     let body = timeout(ANSWER_TIME, Limited::new(said.into_body(), LARGEST_VERSION).collect()).await;
     let bytes = body.ok().and_then(Result::ok).map(Collected::to_bytes).unwrap_or_default();
     let version: Value = serde_json::from_slice(&bytes).unwrap_or_default();
@@ -193,7 +194,7 @@ async fn ask(target: &Target, agent: &Agent) -> Result<String, (Fault, String)> 
 
 async fn send(
     target: &Target,
-    impersonation: &Impersonation,
+    as_agent: Option<&Impersonation>,
     method: Method,
     path_and_query: PathAndQuery,
     body: String,
@@ -208,7 +209,7 @@ async fn send(
         body: body.into(),
         patient: false,
     };
-    let said = target.upstream.send(outgoing, Some(impersonation), &RequestId::new()).await;
+    let said = target.upstream.send(outgoing, as_agent, &RequestId::new()).await;
     said.map_err(|error| (error.fault(), error.sentence()))
 }
 
