@@ -94,7 +94,9 @@ pub fn readable(mut response: Response<Body>, path: &str) -> Response<Body> {
     };
     // `kubectl auth whoami` has words of its own for every 403.
     if is_whoami(path) {
-        warn(response.headers_mut(), &sentence);
+        if response.status() == StatusCode::FORBIDDEN {
+            warn(response.headers_mut(), &sentence);
+        }
         return response;
     }
     if !is_read_raw(path) {

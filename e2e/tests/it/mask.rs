@@ -390,14 +390,16 @@ async fn b10_b28_custom_kinds_are_masked_also_in_columns_and_when_the_kind_comes
     let (_, agent, namespace) = custom("custom").await?;
     let target = format!("/apis/{namespace}.example.com/v1/namespaces/{namespace}/vaults");
     for (version, proxy) in VERSIONS {
+        let (plural, singular) =
+            (format!("vaults.{namespace}.example.com"), format!("vault.{namespace}.example.com"));
         for command in [
-            &["get", "vaults"][..],
-            &["get", "vaults", "-A"],
-            &["get", "vaults", "-o", "yaml"],
-            &["get", "vaults", "--sort-by=.metadata.name", "-v=9"],
-            &["get", "vault", "one", "-o", "json"],
-            &["get", "vault", "one", "--subresource=status", "-o", "yaml"],
-            &["describe", "vault", "one"],
+            &["get", &plural][..],
+            &["get", &plural, "-A"],
+            &["get", &plural, "-o", "yaml"],
+            &["get", &plural, "--sort-by=.metadata.name", "-v=9"],
+            &["get", &singular, "one", "-o", "json"],
+            &["get", &singular, "one", "--subresource=status", "-o", "yaml"],
+            &["describe", &singular, "one"],
         ] {
             let flags: &[&str] = if command.contains(&"-A") { &[] } else { &["-n", &namespace] };
             let out = agent.kubectl_with(version, proxy, &[command, flags].concat(), "")?;

@@ -46,6 +46,9 @@ impl<'a> Asker<'a> {
         let request = self.agent.request(method, target, headers, body.as_bytes())?;
         self.connection.send(&request).await?;
         let answer = self.connection.answer().await?;
+        if answer.header("connection") == Some("close") {
+            self.connection = self.agent.connect(0).await?;
+        }
         let all = format!("{:?}{}", answer.headers, answer.text());
         assert!(leak(&all).is_none(), "{method} {target} {headers:?} {body} leaks {:?}", leak(&all));
         Ok(answer)

@@ -12,7 +12,6 @@ const ANOTHER: &str = "; next: get a new token from the issuer";
 const ASK: &str = "; next: ask an administrator which claims the AgentIdentity demands";
 
 #[tokio::test]
-#[ignore = "typed, and its cases played by hand, but not yet run in the suite"]
 async fn b122_every_algorithm_with_a_public_key_is_taken() -> anyhow::Result<()> {
     let (desk, issuer) = (Desk::new(&crate::gate()?).await?, FakeIssuer::start()?);
     for (id, kind) in [("p256", Kind::P256), ("p384", Kind::P384), ("ed", Kind::Ed25519)] {
@@ -72,7 +71,6 @@ async fn nothing_of(desk: &Desk, token: &str) -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-#[ignore = "typed, and its cases played by hand, but not yet run in the suite"]
 async fn b122_each_wrong_token_is_told_what_is_wrong_with_it() -> anyhow::Result<()> {
     let (desk, issuer, evil) =
         (Desk::new(&crate::gate()?).await?, FakeIssuer::start()?, FakeIssuer::start()?);

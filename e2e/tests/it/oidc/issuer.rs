@@ -14,7 +14,6 @@ use super::{Desk, SOON, SUB, claims, trust, with};
 const FORGOTTEN: Duration = Duration::from_secs(90);
 
 #[tokio::test]
-#[ignore = "typed, and its cases played by hand, but not yet run in the suite"]
 async fn a_rotated_key_works_at_once_and_a_dropped_one_no_longer() -> anyhow::Result<()> {
     let (desk, issuer) = (Desk::new(&crate::gate()?).await?, FakeIssuer::start()?);
     let (at, rules) = trust(&issuer);
@@ -46,7 +45,6 @@ async fn a_rotated_key_works_at_once_and_a_dropped_one_no_longer() -> anyhow::Re
 }
 
 #[tokio::test]
-#[ignore = "typed, and its cases played by hand, but not yet run in the suite"]
 async fn f25_an_issuer_that_fails_is_never_skipped() -> anyhow::Result<()> {
     let desk = Desk::new(&crate::gate()?).await?;
     let mut issuers = Vec::new();
@@ -98,7 +96,6 @@ async fn f25_an_issuer_that_fails_is_never_skipped() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-#[ignore = "typed, and its cases played by hand, but not yet run in the suite"]
 async fn an_issuer_of_another_authority_is_none() -> anyhow::Result<()> {
     let (desk, issuer, stranger) =
         (Desk::new(&crate::gate()?).await?, FakeIssuer::start()?, FakeIssuer::start()?);
@@ -116,19 +113,18 @@ async fn watch(
     desk: &Desk,
     token: &str,
 ) -> anyhow::Result<impl Future<Output = anyhow::Result<String>> + use<>> {
-    let args = ["get", "configmaps", "--watch", "-o", "name", "-n", &desk.namespace];
+    let args = ["get", "configmaps", "--watch", "-o", "json", "-n", &desk.namespace];
     let mut child = kubectl_spawn(Version::New, &desk.kubeconfig(token)?, &args)?;
     let mut first = [0];
     child.stdout.as_mut().map(|out| out.read_exact(&mut first)).transpose()?;
     Ok(async move {
         let ended = tokio::task::spawn_blocking(move || child.wait_with_output());
         let out = tokio::time::timeout(FORGOTTEN, ended).await???;
-        Ok(String::from_utf8_lossy(&out.stderr).into_owned())
+        Ok(String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned())
     })
 }
 
 #[tokio::test]
-#[ignore = "typed, and its cases played by hand, but not yet run in the suite"]
 async fn f23_what_a_token_opened_ends_with_it() -> anyhow::Result<()> {
     let (desk, issuer) = (Desk::new(&crate::gate()?).await?, FakeIssuer::start()?);
     let (at, rules) = trust(&issuer);
@@ -150,7 +146,6 @@ async fn f23_what_a_token_opened_ends_with_it() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-#[ignore = "typed, and its cases played by hand, but not yet run in the suite"]
 async fn one_token_is_one_agent() -> anyhow::Result<()> {
     let (desk, issuer) = (Desk::new(&crate::gate()?).await?, FakeIssuer::start()?);
     let (at, rules) = trust(&issuer);
@@ -190,7 +185,6 @@ async fn one_token_is_one_agent() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-#[ignore = "typed, and its cases played by hand, but not yet run in the suite"]
 async fn an_expression_that_is_none_is_refused_where_it_is_written() -> anyhow::Result<()> {
     let (desk, issuer) = (Desk::new(&crate::gate()?).await?, FakeIssuer::start()?);
     let (at, _) = trust(&issuer);
@@ -218,7 +212,7 @@ async fn an_expression_that_is_none_is_refused_where_it_is_written() -> anyhow::
 }
 
 #[tokio::test]
-#[ignore = "typed, and its cases played by hand, but not yet run in the suite"]
+#[ignore = "issue 5: the token is refused in this set-up, for a reason not found yet"]
 async fn the_api_server_is_an_issuer_like_any_other() -> anyhow::Result<()> {
     // One of its own: its issuer is that of every other test's ServiceAccounts.
     let plane = ControlPlane::start()?;
@@ -254,7 +248,6 @@ async fn the_api_server_is_an_issuer_like_any_other() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-#[ignore = "typed, and its cases played by hand, but not yet run in the suite"]
 async fn f23_a_token_ends_with_the_pod_that_it_is_bound_to() -> anyhow::Result<()> {
     let desk = Desk::new(&crate::gate()?).await?;
     let plane = desk.gate.plane();

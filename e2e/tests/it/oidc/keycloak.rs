@@ -19,7 +19,6 @@ fn keycloak() -> anyhow::Result<Keycloak> {
 }
 
 #[tokio::test]
-#[ignore = "typed, and its cases played by hand, but not yet run in the suite"]
 async fn a_service_and_a_person_of_a_real_keycloak_are_agents() -> anyhow::Result<()> {
     let (desk, keycloak) = (Desk::new(&crate::gate()?).await?, keycloak()?);
     let at = json!({
