@@ -111,7 +111,7 @@ impl Fetcher {
             return Err(FetchError::Url(shown));
         }
         let request = Request::get(uri)
-            .header(header::ACCEPT, "application/json")
+            .header(header::ACCEPT, "application/jwk-set+json, application/json")
             .header(header::USER_AGENT, concat!("sallyport-proxy/", env!("CARGO_PKG_VERSION")))
             .body(Empty::new())
             .map_err(|_| FetchError::Url(shown.clone()))?;
