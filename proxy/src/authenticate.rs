@@ -210,7 +210,9 @@ impl Authenticator {
         }
         match (by_issuer, self.by_review(token, bundle).await) {
             (Ok(callers), Ok(caller)) => Ok(callers.into_iter().chain([caller]).collect()),
-            (Ok(callers), Err(_)) => Ok(callers),
+            (Ok(callers), Err(AuthenticateError::NotAnAgent(_))) => Ok(callers),
+            // Revoked at its source, or nobody can say whether: keys alone do not tell that (F25).
+            (Ok(_), Err(error)) => Err(error),
             (Err(_), Ok(caller)) => Ok(vec![caller]),
             // The API server knows whose it is: that is the better word.
             (Err(_), Err(stranger @ AuthenticateError::NotAnAgent(_))) => Err(stranger),
