@@ -209,21 +209,22 @@ impl Asking<'_> {
         if let Some(why) = imagined::not_served(&action) {
             return Ok(AccessStatus { denied: true, ..no(why.to_owned()) });
         }
-        if !self.upstream.access().impersonates() {
-            // The credential is the gate's: what it may do says nothing about this agent (B31, B58).
-            let reason = match said.reason.as_str() {
-                "" => RBAC_TOO.to_owned(),
-                more => format!("{more}; {RBAC_TOO}"),
-            };
-            return Ok(AccessStatus { allowed: true, reason, ..AccessStatus::default() });
-        }
         Ok(match self.target_allows(asked).await {
-            Ok(true) => {
+            Ok(Some(true)) => {
                 AccessStatus { allowed: said.allowed, reason: said.reason, ..AccessStatus::default() }
             }
-            Ok(false) if !said.allowed => no(explain::target_refuses_too(&said.reason, &self.caller.agent)),
+            Ok(None) => {
+                let reason = match said.reason.as_str() {
+                    "" => RBAC_TOO.to_owned(),
+                    more => format!("{more}; {RBAC_TOO}"),
+                };
+                AccessStatus { allowed: said.allowed, reason, ..AccessStatus::default() }
+            }
+            Ok(Some(false)) if !said.allowed => {
+                no(explain::target_refuses_too(&said.reason, &self.caller.agent))
+            }
             Err(_) if !said.allowed => no(said.reason),
-            Ok(false) => no(explain::target_refused(&self.caller.agent)),
+            Ok(Some(false)) => no(explain::target_refused(&self.caller.agent)),
             Err(error) => {
                 tracing::warn!(id = %self.id, error, "the target did not say whether its RBAC allows an act");
                 let evaluation_error = "policy allows it; the target's RBAC could not be asked".to_owned();
@@ -243,8 +244,12 @@ impl Asking<'_> {
         decided.map_err(|error: DecideError| error.refusal())
     }
 
-    /// Asks the target as the agent (B58).
-    async fn target_allows(&self, asked: &Asked) -> Result<bool, String> {
+    /// Asks the target as the agent. `None` where the credential is the gate's: what it may do says nothing about this agent
+    /// (B31, B58).
+    async fn target_allows(&self, asked: &Asked) -> Result<Option<bool>, String> {
+        if !self.upstream.access().impersonates() {
+            return Ok(None);
+        }
         let review = Review::Access(asked.clone());
         let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
         let outgoing = Outgoing {
@@ -266,7 +271,8 @@ impl Asking<'_> {
         let body = timeout(ANSWER_TIME, Limited::new(response.into_body(), ANSWER_BODY).collect()).await;
         let bytes = body.map_err(|_| "too slow".to_owned())?.map_err(|error| error.to_string())?.to_bytes();
         let said: Value = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
-        said.pointer("/status/allowed").and_then(Value::as_bool).ok_or_else(|| "no status".to_owned())
+        let allowed = said.pointer("/status/allowed").and_then(Value::as_bool);
+        allowed.map(Some).ok_or_else(|| "no status".to_owned())
     }
 
     fn rules(&self, namespace: &str) -> Result<RulesStatus, Refusal> {
@@ -314,18 +320,17 @@ impl Asking<'_> {
             return Ok(document);
         }
         if let Some(why) = imagined::not_served(&action) {
-            (document.decision, document.authority) = (imagined::refused_as(&action).as_str(), None);
+            (document.decision, document.authority) = (Reason::StreamDenied.as_str(), None);
             why.clone_into(&mut document.reason);
             return Ok(document);
         }
-        document.target_rbac = Some(match self.target_allows(&asked).await {
-            Ok(true) => "allows",
-            Ok(false) => "denies",
+        document.target_rbac = match self.target_allows(&asked).await {
+            Ok(said) => said.map(|allows| if allows { "allows" } else { "denies" }),
             Err(error) => {
                 tracing::warn!(id = %self.id, error, "the target did not say whether its RBAC allows an act");
-                "unknown"
+                Some("unknown")
             }
-        });
+        };
         Ok(document)
     }
 

@@ -36,7 +36,8 @@ pub struct ExplainDocument {
     /// Namespaces that would be left out.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub excluded_namespaces: Vec<String>,
-    /// What Kubernetes RBAC on the target says to it: `allows`, `denies` or `unknown`; asked where policy does not refuse it.
+    /// What Kubernetes RBAC on the target says to it: `allows`, `denies` or `unknown`; asked where policy does not
+    /// refuse it and the gate becomes the agent there.
     #[serde(rename = "targetRBAC", skip_serializing_if = "Option::is_none")]
     pub target_rbac: Option<&'static str>,
     /// How much is recorded.

@@ -5,8 +5,6 @@ use parsing::review::{Asked, ResourceAttributes};
 use policy::action::{Action, ResourceAction, Scope, Verb};
 use thiserror::Error;
 
-use crate::refuse::Reason;
-
 /// Why words are no act. None of the texts repeats what the agent wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum NotAnAct {
@@ -116,23 +114,11 @@ fn scope(asked: &ResourceAttributes, facts: &Resource) -> Scope {
     }
 }
 
-/// The reason with which the gate refuses it then.
-pub fn refused_as(action: &Action) -> Reason {
-    match action {
-        Action::Resource(action) if action.subresource.is_some() => Reason::StreamDenied,
-        Action::Resource(_) | Action::NonResource { .. } => Reason::NotSupportedYet,
-    }
-}
-
-/// What the gate refuses although policy may allow it.
+/// What the gate refuses although policy may allow it: what needs a stream in both directions.
 pub fn not_served(action: &Action) -> Option<&'static str> {
     let Action::Resource(action) = action else { return None };
-    let writes = matches!(action.verb, Verb::Create | Verb::Update | Verb::Patch);
     match action.subresource.as_deref() {
         Some("exec" | "attach" | "portforward" | "proxy") => Some("the gate does not open streams yet"),
-        _ if writes && action.group.is_empty() && action.resource == "secrets" => {
-            Some("the gate does not write Secrets yet")
-        }
         _ => None,
     }
 }
@@ -214,7 +200,7 @@ mod tests {
         for (asked_about, refused) in [
             (attributes("create", "", "pods", "exec", "a", "x"), true),
             (attributes("get", "", "pods", "exec", "a", "x"), true),
-            (attributes("patch", "", "secrets", "", "a", "s"), true),
+            (attributes("patch", "", "secrets", "", "a", "s"), false),
             (attributes("get", "", "secrets", "", "a", "s"), false),
             (attributes("delete", "", "secrets", "", "a", "s"), false),
             (attributes("create", "apps", "deployments", "", "a", ""), false),

@@ -263,8 +263,14 @@ async fn b31_b58_questions_about_oneself_never_reach_the_credential() -> anyhow:
         let can = |words: &[&str]| agent.kubectl_with(version, 0, &[&["auth", "can-i"], words].concat(), "");
         assert!(can(&["get", "pods"])?.stdout.starts_with("yes"));
         assert!(can(&["create", "clusterrolebindings"])?.stdout.starts_with("no"), "the credential could");
+        assert!(can(&["delete", "deployments.apps/web"])?.stdout.starts_with("no"), "it asks a human first");
         let list = can(&["--list"])?;
         assert!(list.stdout.contains("pods") || list.stdout.contains('*'), "{list:?}");
+    }
+    for question in ["verb=get&resource=pods", "verb=delete&resource=deployments.apps&name=web"] {
+        let path = format!("/sallyport/v1/explain?{question}&namespace={}", agent.namespace());
+        let explained = agent.kubectl(&["get", "--raw", &path])?.success()?;
+        assert!(!explained.contains("targetRBAC"), "{explained}");
     }
     // The probe's own review is the only one that a credential ever sees.
     let after = reviews(&remote, &account).await?;
