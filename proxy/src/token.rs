@@ -12,6 +12,7 @@ pub struct Claims {
     #[serde(default)]
     aud: Audience,
     exp: Option<f64>,
+    nbf: Option<f64>,
     iss: Option<String>,
     sub: Option<String>,
 }
@@ -38,9 +39,12 @@ impl Claims {
 
     /// When the token ends.
     pub fn expires(&self) -> Option<Timestamp> {
-        let seconds = self.exp.filter(|seconds| (0.0..253_402_300_800.0).contains(seconds))?;
-        #[expect(clippy::cast_possible_truncation, reason = "the range was checked")]
-        Timestamp::from_second(seconds as i64).ok()
+        time(self.exp)
+    }
+
+    /// When the token begins to be good.
+    pub fn not_before(&self) -> Option<Timestamp> {
+        time(self.nbf)
     }
 
     /// Whose token it says it is; exactly as it says.
@@ -72,6 +76,12 @@ impl Claims {
     pub fn audiences(&self) -> String {
         self.all_audiences().iter().take(4).map(|one| clean(one)).collect::<Vec<String>>().join(", ")
     }
+}
+
+fn time(seconds: Option<f64>) -> Option<Timestamp> {
+    let seconds = seconds.filter(|seconds| (0.0..253_402_300_800.0).contains(seconds))?;
+    #[expect(clippy::cast_possible_truncation, reason = "the range was checked")]
+    Timestamp::from_second(seconds as i64).ok()
 }
 
 fn clean(text: &str) -> String {

@@ -30,6 +30,7 @@ mod recovery;
 mod relay;
 mod reviews;
 mod secrets;
+mod service_account;
 mod spine;
 mod storage;
 mod targets;

@@ -16,6 +16,9 @@ use crate::token::Claims;
 
 const REVIEW: Duration = Duration::from_secs(5);
 const REVIEWS_AT_ONCE: usize = 32;
+/// In what the API server says of a token whose object is gone, or has a namesake in its place (k8s.io/kubernetes
+/// pkg/serviceaccount, `claims.go`).
+const GONE: [&str; 4] = ["not found", "does not match claim", "has been invalidated", "has been deleted"];
 const MOUNT: &str = "mount a projected token with audience sallyport";
 
 /// Has tokens reviewed and remembers the answers for a few seconds.
@@ -88,15 +91,13 @@ fn judge(review: &TokenReview, claims: Option<&Claims>) -> Result<Reviewed, Stri
     if accepted && !username.is_empty() && username != "system:anonymous" {
         return Ok(Reviewed { username, expires: claims.and_then(Claims::expires) });
     }
-    tracing::info!(
-        said = status.error.as_deref().unwrap_or_default(),
-        "the API server does not accept a token"
-    );
-    Err(rejection(claims, Timestamp::now()))
+    let said = status.error.unwrap_or_default();
+    tracing::info!(said, "the API server does not accept a token");
+    Err(rejection(claims, &said, Timestamp::now()))
 }
 
-/// The words of a 401. The claims are unverified: they choose the words, nothing else.
-fn rejection(claims: Option<&Claims>, now: Timestamp) -> String {
+/// The words of a 401. The claims are unverified: they and what the API server said choose the words, nothing else.
+fn rejection(claims: Option<&Claims>, said: &str, now: Timestamp) -> String {
     let audience = crds::names::TOKEN_AUDIENCE;
     let Some(claims) = claims else {
         return format!(
@@ -112,11 +113,23 @@ fn rejection(claims: Option<&Claims>, now: Timestamp) -> String {
     if claims.expires().is_some_and(|end| end <= now) {
         return format!("the token has expired; next: read the token file again, or {MOUNT}");
     }
+    if claims.not_before().is_some_and(|start| start > now) {
+        return format!(
+            "the token is not valid yet; next: set the clocks of who made it and of the cluster, or {MOUNT}"
+        );
+    }
     let audiences = claims.audiences();
     if audiences != audience && !audiences.is_empty() {
         return format!("token audience is \"{audiences}\" but must be \"{audience}\"; next: {MOUNT}");
     }
-    format!("the token is not valid; next: {MOUNT}")
+    let what = if GONE.iter().any(|word| said.contains(word)) {
+        "the token was revoked: its ServiceAccount, or the Pod that it is bound to, is gone"
+    } else if said.contains("cryptographic primitive") || said == "invalid bearer token" {
+        "the token's signature is of no key of this cluster"
+    } else {
+        "the token is not valid"
+    };
+    format!("{what}; next: {MOUNT}")
 }
 
 #[cfg(test)]
@@ -157,7 +170,7 @@ mod tests {
     #[test]
     fn a_wrong_audience_is_named() {
         let token = "e30.eyJhdWQiOlsiaHR0cHM6Ly9rdWJlcm5ldGVzLmRlZmF1bHQuc3ZjIl19.c2ln";
-        let words = rejection(Claims::peek(token).as_ref(), Timestamp::now());
+        let words = rejection(Claims::peek(token).as_ref(), "", Timestamp::now());
         assert_eq!(
             words,
             "token audience is \"https://kubernetes.default.svc\" but must be \"sallyport\"; next: mount a projected \

@@ -268,7 +268,7 @@ async fn f23_a_token_ends_with_the_pod_that_it_is_bound_to() -> anyhow::Result<(
     let token = desk.admin(&args)?.success()?.trim().to_owned();
     assert_eq!(desk.who(&token)?, Ok(agent.username()));
     desk.admin(&["delete", "pod", "worker", "--grace-period=0", "--force"])?.success()?;
-    desk.told(&token, "the token is not valid").await?;
+    desk.told(&token, "the token was revoked").await?;
     assert_eq!(desk.who(&agent.token()?)?, Ok(agent.username()), "only that token");
     Ok(())
 }
