@@ -410,12 +410,12 @@ pub fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
     Ok(ports)
 }
 
-/// What every program of the control plane gets for an environment.
+/// What every program of the control plane gets for an environment. They live for minutes, many at once on few cores: collecting
+/// garbage more rarely saves an eighth of an API server's time.
 pub fn base_env() -> BTreeMap<String, String> {
-    ["PATH", "TMPDIR"]
-        .into_iter()
-        .filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)))
-        .collect()
+    let kept =
+        ["PATH", "TMPDIR"].into_iter().filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)));
+    kept.chain([("GOGC".to_owned(), "400".to_owned())]).collect()
 }
 
 const AUDIT_POLICY: &str = include_str!("audit-policy.yaml");
