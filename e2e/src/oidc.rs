@@ -4,5 +4,5 @@ pub mod browser;
 pub mod fake_issuer;
 pub mod keycloak;
 
-pub use fake_issuer::{FakeIssuer, Kind, Mood};
+pub use fake_issuer::{FakeIssuer, Kind, Mood, forge};
 pub use keycloak::Keycloak;

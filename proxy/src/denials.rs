@@ -17,7 +17,7 @@ use crate::refuse::Reason;
 
 /// Time for what belongs together to come together, before the first Event of an agent.
 const GATHER: Duration = Duration::from_secs(5);
-/// One Event of an agent and a replica in this time at most (api.md 2.3).
+/// One Event of an agent and a replica in this time at most.
 const EVERY: Duration = Duration::from_secs(300);
 
 /// What was refused and not told yet. Cloning shares it.

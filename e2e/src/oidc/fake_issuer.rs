@@ -88,6 +88,21 @@ struct Inner {
     asked: AtomicUsize,
 }
 
+/// A token of any header and claims, signed by `sign`.
+///
+/// # Errors
+/// When `sign` fails.
+pub fn forge(
+    header: &Value,
+    claims: &Value,
+    sign: impl FnOnce(&[u8]) -> anyhow::Result<Vec<u8>>,
+) -> anyhow::Result<String> {
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let signed = format!("{}.{}", part(header), part(claims));
+    let signature = URL_SAFE_NO_PAD.encode(sign(signed.as_bytes())?);
+    Ok(format!("{signed}.{signature}"))
+}
+
 impl FakeIssuer {
     /// Starts it on a free loopback port, on a thread of its own, with a certificate of its own authority and one RSA key `k1`.
     ///
@@ -163,25 +178,9 @@ impl FakeIssuer {
     /// # Errors
     /// When the key is not there or cannot sign that way.
     pub fn token(&self, id: &str, algorithm: &str, claims: &Value) -> anyhow::Result<String> {
-        self.forge(&json!({"alg": algorithm, "kid": id, "typ": "JWT"}), claims, |signed| {
+        forge(&json!({"alg": algorithm, "kid": id, "typ": "JWT"}), claims, |signed| {
             self.sign(id, algorithm, signed)
         })
-    }
-
-    /// Any header and claims, signed by `sign`.
-    ///
-    /// # Errors
-    /// When `sign` fails.
-    pub fn forge(
-        &self,
-        header: &Value,
-        claims: &Value,
-        sign: impl FnOnce(&[u8]) -> anyhow::Result<Vec<u8>>,
-    ) -> anyhow::Result<String> {
-        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        let signed = format!("{}.{}", part(header), part(claims));
-        let signature = URL_SAFE_NO_PAD.encode(sign(signed.as_bytes())?);
-        Ok(format!("{signed}.{signature}"))
     }
 
     /// A signature by the key `id`.

@@ -8,6 +8,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use e2e::oidc::forge;
 use e2e::wire;
 use e2e::{Agent, eventually};
 use rustls::pki_types::PrivateKeyDer;
@@ -23,17 +24,6 @@ const FOREIGN: &str = "the token's signature is of no key of this cluster";
 fn decoded(token: &str, part: usize) -> anyhow::Result<Value> {
     let part = token.split('.').nth(part).context("a part")?;
     Ok(serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part)?)?)
-}
-
-fn joined(
-    header: &Value,
-    claims: &Value,
-    sign: impl FnOnce(&[u8]) -> anyhow::Result<Vec<u8>>,
-) -> anyhow::Result<String> {
-    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    let signed = format!("{}.{}", part(header), part(claims));
-    let signature = URL_SAFE_NO_PAD.encode(sign(signed.as_bytes())?);
-    Ok(format!("{signed}.{signature}"))
 }
 
 async fn get((agent, url): (&Agent, &str), token: &str) -> anyhow::Result<(u16, String)> {
@@ -72,7 +62,7 @@ async fn b122_each_wrong_token_of_a_service_account_is_told_what_is_wrong_with_i
         }
         all
     };
-    let changed = |change: Value| joined(&header, &with(&claims, change), by_key);
+    let changed = |change: Value| forge(&header, &with(&claims, change), by_key);
     let headed = |change: Value| with(&header, change);
     assert_eq!(get(at, &changed(json!({}))?).await?.0, 200, "what is signed here is taken");
 
@@ -108,14 +98,14 @@ async fn b122_each_wrong_token_of_a_service_account_is_told_what_is_wrong_with_i
             changed(json!({"iss": "https://another.example", "sub": "me"}))?,
             "token issuer is \"https://another.example\", which no AgentIdentity names".into(),
         ),
-        ("another key", joined(&header, &claims, by_other)?, FOREIGN.into()),
-        ("none", joined(&headed(json!({"alg": "none"})), &claims, |_| Ok(Vec::new()))?, FOREIGN.into()),
+        ("another key", forge(&header, &claims, by_other)?, FOREIGN.into()),
+        ("none", forge(&headed(json!({"alg": "none"})), &claims, |_| Ok(Vec::new()))?, FOREIGN.into()),
         (
             "HS256 with the public key",
-            joined(&headed(json!({"alg": "HS256"})), &claims, by_public)?,
+            forge(&headed(json!({"alg": "HS256"})), &claims, by_public)?,
             FOREIGN.into(),
         ),
-        ("another algorithm", joined(&headed(json!({"alg": "RS256"})), &claims, by_key)?, FOREIGN.into()),
+        ("another algorithm", forge(&headed(json!({"alg": "RS256"})), &claims, by_key)?, FOREIGN.into()),
         (
             "changed claims",
             format!(

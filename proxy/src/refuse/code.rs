@@ -3,7 +3,7 @@
 use http::StatusCode;
 use policy::explain::Reason;
 
-/// The status code that goes with a reason. A decision is always 403 (api.md 8.1).
+/// The status code that goes with a reason. A decision is always 403.
 pub const fn code(reason: Reason) -> StatusCode {
     match reason {
         Reason::PolicyDenied

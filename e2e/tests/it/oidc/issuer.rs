@@ -4,7 +4,7 @@ use std::io::Read;
 use std::time::Duration;
 
 use e2e::kubectl::kubectl_spawn;
-use e2e::oidc::{FakeIssuer, Kind, Mood};
+use e2e::oidc::{FakeIssuer, Kind, Mood, forge};
 use e2e::{ControlPlane, Gate, Setup, Version, eventually};
 use serde_json::{Value, json};
 
@@ -34,7 +34,7 @@ async fn a_rotated_key_works_at_once_and_a_dropped_one_no_longer() -> anyhow::Re
     let before = issuer.asked();
     for n in 0..8 {
         let header = json!({"alg": "ES256", "kid": format!("made-up-{n}")});
-        let token = issuer.forge(&header, &claims(&issuer), |signed| issuer.sign("k2", "ES256", signed))?;
+        let token = forge(&header, &claims(&issuer), |signed| issuer.sign("k2", "ES256", signed))?;
         let request =
             format!("GET /api HTTP/1.1\r\nHost: sallyport\r\nAuthorization: Bearer {token}\r\n\r\n");
         let answer = e2e::wire::exchange(&desk.gate.urls()[0], &desk.ca, request.as_bytes()).await?;
