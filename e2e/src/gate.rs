@@ -383,7 +383,11 @@ fn recordings(plane: &ControlPlane) -> PathBuf {
     plane.scratch().join("recordings")
 }
 
-fn api_address(plane: &ControlPlane) -> anyhow::Result<SocketAddr> {
+/// Where the API server listens, for a [`Relay`] to it.
+///
+/// # Errors
+/// When its URL names no port on loopback.
+pub fn api_address(plane: &ControlPlane) -> anyhow::Result<SocketAddr> {
     let (_, port) = plane.server().rsplit_once(':').context("the server's URL has a port")?;
     Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port.parse()?)))
 }

@@ -25,6 +25,7 @@ enum Flow {
 #[derive(Clone, Debug)]
 pub struct Relay {
     port: u16,
+    target: Arc<watch::Sender<SocketAddr>>,
     flow: Arc<watch::Sender<Flow>>,
     generation: Arc<watch::Sender<u64>>,
 }
@@ -58,6 +59,7 @@ impl Relay {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).context("no free port on loopback")?;
         listener.set_nonblocking(true)?;
         let port = listener.local_addr()?.port();
+        let (target, targets) = watch::channel(target);
         let (flow, flows) = watch::channel(Flow::All);
         let (generation, generations) = watch::channel(0);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -66,11 +68,11 @@ impl Relay {
             let inside = enter();
             let serves = inside.is_ok();
             if entered.send(inside).is_ok() && serves {
-                let _closed = runtime.block_on(accept(listener, target, flows, generations));
+                let _closed = runtime.block_on(accept(listener, targets, flows, generations));
             }
         });
         outcome.recv().context("the relay's thread ended")??;
-        Ok(Self { port, flow: Arc::new(flow), generation: Arc::new(generation) })
+        Ok(Self { port, target: Arc::new(target), flow: Arc::new(flow), generation: Arc::new(generation) })
     }
 
     /// The port it listens on.
@@ -98,6 +100,11 @@ impl Relay {
         self.flow.send_replace(Flow::Nothing);
     }
 
+    /// Carries connections that come from now on to another address; [`Relay::cut`] ends those to the old one.
+    pub fn retarget(&self, target: SocketAddr) {
+        self.target.send_replace(target);
+    }
+
     /// Closes every connection that is open now.
     pub fn cut(&self) {
         self.generation.send_modify(|generation| *generation += 1);
@@ -106,7 +113,7 @@ impl Relay {
 
 async fn accept(
     listener: std::net::TcpListener,
-    target: SocketAddr,
+    targets: watch::Receiver<SocketAddr>,
     mut flows: watch::Receiver<Flow>,
     generations: watch::Receiver<u64>,
 ) -> anyhow::Result<()> {
@@ -115,6 +122,7 @@ async fn accept(
         tokio::select! {
             accepted = listener.accept() => {
                 let (near, _) = accepted?;
+                let target = *targets.borrow();
                 tokio::spawn(carry(near, target, flows.clone(), generations.clone()));
             }
             closed = flows.changed() => if closed.is_err() { return Ok(()) }
@@ -138,8 +146,10 @@ async fn carry(
         pump(near_read, far_write, flows.clone(), |flow| matches!(flow, Flow::All | Flow::NoAnswers));
     let answers = pump(far_read, near_write, flows, |flow| matches!(flow, Flow::All | Flow::NoRequests));
     tokio::select! {
-        both = async { tokio::try_join!(requests, answers) } => both.map(|_both| ()),
+        // What is held back is not let out by a cut that the flow follows at once.
+        biased;
         _cut_or_dropped = generations.changed() => Ok(()),
+        both = async { tokio::try_join!(requests, answers) } => both.map(|_both| ()),
     }
 }
 

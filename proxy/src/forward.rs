@@ -14,7 +14,7 @@ use policy::agent::Agent;
 use policy::permit::Permit;
 use thiserror::Error;
 
-use crate::refuse::{Reason, Refusal};
+use crate::refuse::{LATER, Reason, Refusal};
 use crate::request_id::RequestId;
 use crate::upstream::{Impersonation, Outgoing, Upstream, UpstreamError};
 
@@ -118,11 +118,13 @@ impl ForwardError {
             ForwardError::NotSent(_) => Refusal::new(
                 Reason::BadGateway,
                 "sallyport/BadGateway: the API server cannot be reached. Nothing was sent.",
-            ),
+            )
+            .next(LATER),
             ForwardError::NotAnswered(_) => Refusal::new(
                 Reason::BadGateway,
                 "sallyport/BadGateway: the API server did not answer. Nothing was changed by this read.",
-            ),
+            )
+            .next(LATER),
             ForwardError::Unknown(_) => Refusal::new(
                 Reason::OutcomeUnknown,
                 "sallyport/OutcomeUnknown: outcome unknown: the write was sent and the API server did not answer.",

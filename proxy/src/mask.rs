@@ -32,7 +32,7 @@ use thiserror::Error;
 use tokio::time::timeout;
 
 use crate::forward::Answer;
-use crate::refuse::{self, Body, BodyError, Reason, Refusal};
+use crate::refuse::{self, Body, BodyError, LATER, Reason, Refusal};
 use crate::request_id::RequestId;
 
 pub use plan::Masks;
@@ -93,11 +93,13 @@ impl NotMasked {
             NotMasked::Impersonation => Refusal::new(
                 Reason::BadGateway,
                 "sallyport/BadGateway: the API server does not let the gate act for the agent. Nothing was done.",
-            ),
+            )
+            .next(LATER),
             NotMasked::Unauthorized => Refusal::new(
                 Reason::BadGateway,
                 "sallyport/BadGateway: the API server does not accept the gate's credential. Nothing was done.",
-            ),
+            )
+            .next(LATER),
             NotMasked::Status(_)
             | NotMasked::Encoded
             | NotMasked::MediaType
@@ -118,7 +120,8 @@ impl NotMasked {
             | NotMasked::Broken(_) => Refusal::new(
                 Reason::BadGateway,
                 "sallyport/BadGateway: the API server's answer cannot be masked, so it is not passed on.",
-            ),
+            )
+            .next(LATER),
         }
     }
 }

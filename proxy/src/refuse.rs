@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::request_id::RequestId;
 
 pub use code::code;
-pub use policy::explain::{Cause, Reason, Refusal};
+pub use policy::explain::{Cause, LATER, Reason, Refusal};
 
 /// What an answer's body may fail with; the text goes to the log only.
 pub type BodyError = Box<dyn Error + Send + Sync>;

@@ -255,8 +255,10 @@ impl Climb {
         }
         self.gate.limits.request(&climber.caller.key).map_err(|most| {
             let agent = &climber.caller.key;
-            let why =
-                format!("sallyport/TooManyRequests: agent {agent} already has {most} requests in flight.");
+            let why = format!(
+                "sallyport/TooManyRequests: agent {agent} already has {most} requests in flight, those that wait for a human \
+                 among them."
+            );
             Refusal::new(Reason::TooManyRequests, why)
         })
     }

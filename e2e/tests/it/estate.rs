@@ -20,8 +20,13 @@ pub struct Estate {
 impl Estate {
     /// Makes namespace, identity, RBAC (`edit` for the agent, `sallyport-approver` for Alice) and an AccessPolicy of this
     /// spec, whose `agents` is filled in; waits until every proxy runs it.
-    pub async fn new(gate: &Gate, prefix: &str, mut policy: Value) -> anyhow::Result<Self> {
-        let namespace = gate.plane().namespace(prefix).await?;
+    pub async fn new(gate: &Gate, prefix: &str, policy: Value) -> anyhow::Result<Self> {
+        Self::within(gate, &gate.plane().namespace(prefix).await?, policy).await
+    }
+
+    /// The same in a namespace that is there.
+    pub async fn within(gate: &Gate, namespace: &str, mut policy: Value) -> anyhow::Result<Self> {
+        let namespace = namespace.to_owned();
         let agent = gate.agent(&namespace, "agent", &[]).await?;
         policy["agents"] = json!([{"namespace": namespace}]);
         let policy = json!({

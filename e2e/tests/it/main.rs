@@ -10,6 +10,7 @@ mod caller;
 mod canary;
 mod certificates;
 mod chart;
+mod clock;
 mod drain;
 mod estate;
 mod gate;
@@ -55,6 +56,22 @@ pub fn gate() -> anyhow::Result<Gate> {
     let start = || Gate::start(&plane()?, Setup::default());
     let gate = GATE.get_or_init(|| start().map_err(|error| format!("{error:#}")));
     gate.clone().map_err(|error| anyhow::anyhow!("no gate: {error}"))
+}
+
+/// A gate of its own for tests that pause it, or that need one without the baseline and with room for few requests of an agent.
+pub fn fragile() -> anyhow::Result<Gate> {
+    static FRAGILE: OnceLock<Result<Gate, String>> = OnceLock::new();
+    let start = || {
+        let setup = Setup {
+            proxies: 1,
+            operator_flags: vec!["--baseline-policy=false".to_owned()],
+            proxy_flags: vec!["--max-requests-per-agent=3".to_owned()],
+            ..Setup::default()
+        };
+        Gate::start(&ControlPlane::start()?, setup)
+    };
+    let gate = FRAGILE.get_or_init(|| start().map_err(|error| format!("{error:#}")));
+    gate.clone().map_err(|error| anyhow::anyhow!("no fragile gate: {error}"))
 }
 
 /// AWS, shared too.

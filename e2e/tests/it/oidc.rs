@@ -104,7 +104,7 @@ impl Desk {
     }
 }
 
-fn subject(issuer: &Value, rules: &Value) -> Value {
+pub fn subject(issuer: &Value, rules: &Value) -> Value {
     json!([{"name": "outside", "type": "OIDC", "oidc": {"issuer": issuer, "claimValidationRules": rules}}])
 }
 
@@ -114,7 +114,7 @@ fn refused(says: &str) -> String {
 }
 
 /// The subject of most tests: one workflow of one organisation.
-fn trust(issuer: &FakeIssuer) -> (Value, Value) {
+pub fn trust(issuer: &FakeIssuer) -> (Value, Value) {
     (
         json!({"url": issuer.url(), "audiences": ["sallyport", "second"], "certificateAuthority": issuer.ca()}),
         json!([
@@ -125,7 +125,7 @@ fn trust(issuer: &FakeIssuer) -> (Value, Value) {
 }
 
 /// Claims that satisfy [`trust`], for ten minutes.
-fn claims(issuer: &FakeIssuer) -> Value {
+pub fn claims(issuer: &FakeIssuer) -> Value {
     let now = Timestamp::now().as_second();
     json!({
         "iss": issuer.url(), "sub": SUB, "aud": "sallyport", "iat": now, "nbf": now, "exp": now + 600,
@@ -134,7 +134,7 @@ fn claims(issuer: &FakeIssuer) -> Value {
 }
 
 /// `value` with some members replaced; null takes one away.
-fn with(mut value: Value, changes: Value) -> Value {
+pub fn with(mut value: Value, changes: Value) -> Value {
     if let (Some(members), Some(changes)) = (value.as_object_mut(), changes.as_object()) {
         for (name, change) in changes {
             members.insert(name.clone(), change.clone());

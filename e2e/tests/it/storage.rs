@@ -19,6 +19,8 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::estate::Estate;
+use super::words::page::Page;
+use super::words::{begin, ended};
 
 const SOON: Duration = Duration::from_secs(60);
 const BUCKET: &str = "recordings";
@@ -267,6 +269,10 @@ async fn f07_without_the_store_reads_go_on_until_the_spool_is_full_and_no_approv
     let estate = Estate::new(&gate, "down", policy()).await?;
     let program = gate.proxies()[0].program();
     let down = Down { estate: &estate, list: format!("/api/v1/namespaces/{}/configmaps", estate.namespace) };
+    let unrecorded = ["delete", "configmap", "flags", "--wait=false"];
+    for out in ended(begin(&estate.agent, |_| ["get", "configmaps"].map(str::to_owned).to_vec())?).await? {
+        out.success()?;
+    }
     for (name, is_killed) in [("killed", true), ("frozen", false)] {
         estate.deployment(name)?;
         let pending = down.delete(name).await?;
@@ -291,6 +297,8 @@ async fn f07_without_the_store_reads_go_on_until_the_spool_is_full_and_no_approv
         );
         assert!(refused.text().contains("run exactly the same command again later"), "{}", refused.text());
         assert_eq!(estate.grant_field(&grant, ".status.consumedBy")?, "", "the approval is not burned");
+        let told = is_killed.then(|| begin(&estate.agent, |_| unrecorded.map(str::to_owned).to_vec()));
+        let told = told.transpose()?;
         until_recorded(&estate, session, "False/UploadFailed").await?;
         down.fill().await?;
         let unready = eventually("an unready proxy", SOON, async || {
@@ -307,6 +315,11 @@ async fn f07_without_the_store_reads_go_on_until_the_spool_is_full_and_no_approv
         assert!(value("sallyport_recording_failures_total") > 0.0, "{metrics}");
         assert!(value("sallyport_recording_spool_bytes") > 100_000.0, "{metrics}");
 
+        if let Some(told) = told {
+            let mut page = Page::new("unrecorded", &estate);
+            page.told("RecordingUnavailable", &unrecorded, &ended(told).await?);
+            page.finish()?;
+        }
         if is_killed {
             s3.restart().await?
         } else {

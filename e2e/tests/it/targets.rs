@@ -2,6 +2,7 @@
 
 mod eks;
 mod fixed;
+mod moved;
 
 use std::sync::OnceLock;
 use std::time::Duration;

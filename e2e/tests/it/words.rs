@@ -2,17 +2,23 @@
 //!
 //! `SALLYPORT_WRITE_SNAPSHOTS=1` writes the files instead; what changed is then read in the diff, as an agent would read it.
 
+mod faults;
 mod grants;
-mod page;
+pub mod page;
 mod questions;
 mod suspended;
 
-use e2e::Version;
+use std::process::Child;
+use std::time::Duration;
+
+use e2e::{Agent, Output, Version};
 use serde_json::{Value, json};
 
 use super::estate::Estate;
 use page::Page;
 
+/// Longer than kubectl repeats by itself.
+const ENDED_WITHIN: Duration = Duration::from_secs(120);
 const CANARY: &str = "canary-7c1d-hunter2";
 
 /// A policy with every effect, and masks; what waits for a human is answered at once.
@@ -123,4 +129,32 @@ async fn b122_a_wrong_token_is_told_what_is_wrong_also_by_discovery() -> anyhow:
 /// What each reader's kubectl says.
 fn by_each(say: impl Fn(Version) -> anyhow::Result<e2e::Output>) -> anyhow::Result<Vec<e2e::Output>> {
     Version::READERS.into_iter().map(say).collect()
+}
+
+/// Every reader's kubectl at once.
+pub fn begin(agent: &Agent, args: impl Fn(Version) -> Vec<String>) -> anyhow::Result<Vec<Child>> {
+    let spawn = |version| {
+        let args = args(version);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        agent.kubectl_spawn(version, 0, &[&["-n", agent.namespace()], &args[..]].concat())
+    };
+    Version::READERS.into_iter().map(spawn).collect()
+}
+
+/// What they said, when all have ended.
+pub async fn ended(children: Vec<Child>) -> anyhow::Result<Vec<Output>> {
+    let all = tokio::task::spawn_blocking(move || {
+        children.into_iter().map(Child::wait_with_output).collect::<Result<Vec<_>, _>>()
+    });
+    let said = |out: std::process::Output| Output {
+        stdout: String::from_utf8_lossy(&out.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&out.stderr).into_owned(),
+        code: out.status.code().unwrap_or(-1),
+    };
+    Ok(tokio::time::timeout(ENDED_WITHIN, all).await???.into_iter().map(said).collect())
+}
+
+/// The name of an object that one reader has for itself.
+pub fn own(version: Version, name: &str) -> String {
+    format!("{name}-{version:?}").to_lowercase()
 }

@@ -108,10 +108,13 @@ pub fn approval_expired(decision: &Decision, grant: GrantWords<'_>, of: Deadline
 /// The agent already waits for as many reviews as it may; `waiting` are the names of those grants.
 pub fn too_many_pending(decision: &Decision, waiting: &[&str]) -> Refusal {
     let (action, agent) = (&*decision.judged(), decision.agent());
+    let counted = match waiting.len() {
+        1 => "1 grant".to_owned(),
+        count => format!("{count} grants"),
+    };
     let sentence = format!(
-        "{} already has {} grants waiting for review, and may have {}.",
+        "{} already has {counted} waiting for review, and may have {}.",
         agent.full_name(),
-        waiting.len(),
         agent.limits().max_pending_grants
     );
     let first = waiting.first().copied().unwrap_or("<name>");

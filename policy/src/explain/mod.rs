@@ -21,7 +21,7 @@ pub use can_i::{AccessAnswer, NonResourceRule, ResourceRule, RulesAnswer, can_i,
 pub use document::{ApprovalWords, ExplainDocument, MaskWords, WouldHaveWords, explain};
 pub use grant::{GrantDocument, gone_grant, grant};
 pub use instructions::{MOST_INSTRUCTIONS, instructions};
-pub use reason::Reason;
+pub use reason::{LATER, Reason};
 pub use refusal::{Cause, Refusal, refuse};
 pub use warning::{approved, masked, narrowed, target_refused, target_refuses_too, window_closes};
 pub use words::{quoted, stamp};

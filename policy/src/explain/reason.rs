@@ -1,5 +1,9 @@
 //! The closed list of reasons.
 
+/// What to do next where nothing was done and time may help.
+pub const LATER: &str =
+    "run the same command again in a minute; if the answer stays the same, report it to the user.";
+
 /// Every reason that a refusal can have: the token that kubectl prints in brackets, and the metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
@@ -115,9 +119,7 @@ impl Reason {
             Reason::TooManyRequests => {
                 Some("send fewer requests: wait a second, then run the same command again.")
             }
-            Reason::RecordingUnavailable | Reason::ServiceUnavailable => Some(
-                "run the same command again in a minute; if the answer stays the same, report it to the user.",
-            ),
+            Reason::RecordingUnavailable | Reason::ServiceUnavailable => Some(LATER),
             Reason::BadGateway | Reason::InternalError => Some(
                 "look at the object before you run the command again; if the answer stays the same, report it to the user.",
             ),

@@ -10,7 +10,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::Held;
-use crate::refuse::{BodyError, Reason, Refusal};
+use crate::refuse::{BodyError, LATER, Reason, Refusal};
 use crate::request_id::RequestId;
 use crate::upstream::{Impersonation, Outgoing, Upstream, UpstreamError};
 
@@ -58,7 +58,8 @@ impl BindError {
             BindError::Unavailable(_) => Refusal::new(
                 Reason::BadGateway,
                 "sallyport/BadGateway: the object cannot be read from the API server. Nothing was done.",
-            ),
+            )
+            .next(LATER),
         }
     }
 }

@@ -60,8 +60,8 @@ impl OwnError {
             }
             OwnError::TooMany(waiting) => {
                 let sentence = format!(
-                    "accessgrants.sallyport.dev is forbidden: sallyport/TooManyPendingApprovals: {} grants already wait for \
-                     review.",
+                    "accessgrants.sallyport.dev is forbidden: sallyport/TooManyPendingApprovals: as many grants wait for \
+                     review as this agent may have ({}).",
                     waiting.len()
                 );
                 let first = waiting.first().map_or("<name>", String::as_str);

@@ -97,6 +97,7 @@ impl<'a> Page<'a> {
             (r"[EW]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ ", "<klog> "),
             (r"memcache\.go:\d+", "memcache.go"),
             (r"\bweb-(v129|v133|new)\b", "web"),
+            (r"\bbroken-\d+\b", "broken"),
             (r"closes in \d+[ms]", "closes in <minutes>"),
         ] {
             if let Ok(pattern) = Regex::new(pattern) {
