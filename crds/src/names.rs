@@ -6,6 +6,9 @@ pub const GROUP: &str = "sallyport.dev";
 pub const VERSION: &str = "v1alpha1";
 /// Default namespace of operator and proxy.
 pub const SYSTEM_NAMESPACE: &str = "sallyport-system";
+/// What precedes the installation's name in the place of an EKS cluster's, where an agent signs its token for the gate. A
+/// cluster's name has no dot.
+pub const AWS_CLUSTER_PREFIX: &str = "sallyport.";
 /// Default name of an installation, as AWS is told it.
 pub const HUB: &str = "default";
 /// Role and RoleBinding in an agents' namespace that let the proxy read the tokens that Static targets name; only the

@@ -24,6 +24,7 @@ use self::review::Reviews;
 use crate::limits::Limits;
 use crate::live::{AgentKey, Live, Standing};
 use crate::refuse::{Reason, Refusal};
+use crate::telemetry::Telemetry;
 use crate::token::Claims;
 
 const NO_ROLES: &str = "no AgentIdentity of this gate names an AWS IAM role; next: ask an administrator to add yours to an \
@@ -145,17 +146,19 @@ pub struct Authenticator {
     oidc: Oidc,
     aws: AwsTokens,
     limits: Limits,
+    telemetry: Telemetry,
 }
 
 impl Authenticator {
     /// Asks the API server with the proxy's own client, and issuers by themselves.
-    pub fn new(client: Client, aws: AwsSettings, limits: Limits) -> Self {
-        Self { reviews: Reviews::new(client), oidc: Oidc::default(), aws: AwsTokens::new(aws), limits }
+    pub fn new(client: Client, aws: AwsSettings, limits: Limits, telemetry: Telemetry) -> Self {
+        let (oidc, aws) = (Oidc::default(), AwsTokens::new(aws, telemetry.clone()));
+        Self { reviews: Reviews::new(client), oidc, aws, limits, telemetry }
     }
 
     /// Keeps what tokens are verified with, for ever.
     pub async fn keep_fresh(&self, live: &Live) {
-        self.oidc.keep_fresh(live).await;
+        self.oidc.keep_fresh(live, &self.telemetry).await;
     }
 
     /// Who the bearer of `token` is.
@@ -199,13 +202,13 @@ impl Authenticator {
             return Ok(vec![named(proven, token, bundle)?]);
         }
         let claims = Claims::peek(token.expose());
-        let trusted =
-            claims.as_ref().and_then(Claims::issuer).map_or(&[][..], |issuer| bundle.trusts(issuer));
+        let issuer = claims.as_ref().and_then(Claims::issuer).unwrap_or_default();
+        let trusted = bundle.trusts(issuer);
         if trusted.is_empty() {
             return Ok(vec![self.by_review(token, bundle).await?]);
         }
         let by_issuer = self.by_issuer(token, bundle, trusted).await;
-        if !claims.is_some_and(|claims| claims.names_service_account()) {
+        if !claims.as_ref().is_some_and(Claims::names_service_account) {
             return by_issuer;
         }
         match (by_issuer, self.by_review(token, bundle).await) {
@@ -214,9 +217,7 @@ impl Authenticator {
             // Revoked at its source, or nobody can say whether: keys alone do not tell that (F25).
             (Ok(_), Err(error)) => Err(error),
             (Err(_), Ok(caller)) => Ok(vec![caller]),
-            // The API server knows whose it is: that is the better word.
-            (Err(_), Err(stranger @ AuthenticateError::NotAnAgent(_))) => Err(stranger),
-            (Err(error), Err(_)) => Err(error),
+            (Err(by_issuer), Err(by_review)) => Err(better(by_issuer, by_review, self.reviews.knows(issuer))),
         }
     }
 
@@ -253,9 +254,55 @@ impl Authenticator {
     }
 }
 
+/// The better word of two about a token that could be a ServiceAccount's: the API server's, where it knows whose the token is,
+/// cannot be asked, or vouches for the issuer (`is_own`). A token that was revoked there is not for another audience (F23).
+fn better(by_issuer: AuthenticateError, by_review: AuthenticateError, is_own: bool) -> AuthenticateError {
+    match (&by_issuer, &by_review) {
+        (_, AuthenticateError::NotAnAgent(_) | AuthenticateError::Unavailable(_)) => by_review,
+        (AuthenticateError::Rejected(_), AuthenticateError::Rejected(_)) if is_own => by_review,
+        (
+            _,
+            AuthenticateError::Rejected(_)
+            | AuthenticateError::Unverifiable(_)
+            | AuthenticateError::Ambiguous(_)
+            | AuthenticateError::Suspended(_)
+            | AuthenticateError::TooMany(..),
+        ) => by_issuer,
+    }
+}
+
 /// The agent that names a subject.
 fn named(proven: Proven, token: &Token, bundle: &Bundle) -> Result<Caller, AuthenticateError> {
     let Proven { subject, expires, session } = proven;
     let found = bundle.find(&subject).ok_or_else(|| AuthenticateError::NotAnAgent(subject.username()))?;
     Ok(Caller { session, ..Caller::new(&found.agent, subject, &found.subject_name, token, expires) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f23_f25_the_api_servers_word_about_its_own_token_counts_most() {
+        let rejected = |why: &str| AuthenticateError::Rejected(why.to_owned());
+        let stranger = || AuthenticateError::NotAnAgent("a".to_owned());
+        let (away, keyless) = (
+            || AuthenticateError::Unavailable("down".to_owned()),
+            || AuthenticateError::Unverifiable("keys".to_owned()),
+        );
+        for (by_issuer, by_review, is_own, says) in [
+            (rejected("audience"), rejected("revoked"), true, "revoked"),
+            (rejected("audience"), rejected("no token of mine"), false, "audience"),
+            (rejected("audience"), stranger(), false, "no AgentIdentity names the subject `a`"),
+            (rejected("audience"), away(), false, "the token cannot be reviewed: down"),
+            (
+                keyless(),
+                rejected("no token of mine"),
+                true,
+                "the token cannot be verified: keys cannot be had",
+            ),
+        ] {
+            assert_eq!(better(by_issuer, by_review, is_own).to_string(), says);
+        }
+    }
 }

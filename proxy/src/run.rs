@@ -121,7 +121,12 @@ fn gate(config: &Config, client: &kube::Client, targets: Arc<Targets>, drain: Dr
     let recorder = recorder(config, client, &live, telemetry.clone())?;
     let hub = Arc::clone(&targets.hub().upstream);
     Ok(Gate {
-        authenticator: Authenticator::new(client.clone(), aws_settings(config), limits.clone()),
+        authenticator: Authenticator::new(
+            client.clone(),
+            aws_settings(config),
+            limits.clone(),
+            telemetry.clone(),
+        ),
         hold: Hold::new(decider.clone(), grants.clone(), hub, live.clone(), drain.clone()),
         streams: Streams::new(telemetry.clone(), drain.clone()),
         masks: Masks::default(),
@@ -140,7 +145,7 @@ fn gate(config: &Config, client: &kube::Client, targets: Arc<Targets>, drain: Dr
 
 fn aws_settings(config: &Config) -> AwsSettings {
     AwsSettings {
-        cluster: format!("sallyport.{}", config.hub),
+        cluster: format!("{}{}", crds::names::AWS_CLUSTER_PREFIX, config.hub),
         hosts: config.sts_hosts.clone(),
         endpoint: config.sts_endpoint.clone(),
     }

@@ -32,6 +32,8 @@ struct Inner {
     connections_refused: IntCounterVec,
     streams: IntGauge,
     streams_cut: IntCounterVec,
+    issuers_away: IntGauge,
+    sts_failures: IntCounter,
     stage_seconds: prometheus::HistogramVec,
 }
 
@@ -140,6 +142,14 @@ impl Telemetry {
                 Opts::new("sallyport_streams_cut_total", "Streams ended by the gate, by cause"),
                 &["cause"],
             )?,
+            issuers_away: IntGauge::new(
+                "sallyport_issuers_away",
+                "OpenID Connect issuers whose keys could not be fetched when they were last asked for",
+            )?,
+            sts_failures: IntCounter::new(
+                "sallyport_sts_failures_total",
+                "Questions about AWS tokens that AWS STS gave no usable answer to",
+            )?,
             stage_seconds: prometheus::HistogramVec::new(
                 HistogramOpts::new("sallyport_stage_seconds", "Seconds spent in each stage").buckets(buckets),
                 &["stage"],
@@ -233,6 +243,16 @@ impl Telemetry {
         self.inner.streams_cut.with_label_values(&[cause]).inc();
     }
 
+    /// Notes of how many issuers the keys cannot be had at the moment (F25).
+    pub fn issuers_away(&self, count: usize) {
+        self.inner.issuers_away.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a question to AWS STS without a usable answer (F25).
+    pub fn sts_failure(&self) {
+        self.inner.sts_failures.inc();
+    }
+
     /// Notes the time spent in one stage.
     pub fn stage(&self, stage: Stage, spent: Duration) {
         self.inner.stage_seconds.with_label_values(&[stage.label()]).observe(spent.as_secs_f64());
@@ -251,7 +271,7 @@ impl Telemetry {
 
 impl Inner {
     fn register(&self) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn prometheus::core::Collector>; 17] = [
+        let all: [Box<dyn prometheus::core::Collector>; 19] = [
             Box::new(self.requests.clone()),
             Box::new(self.pending_grants.clone()),
             Box::new(self.approval_wait.clone()),
@@ -268,6 +288,8 @@ impl Inner {
             Box::new(self.connections_refused.clone()),
             Box::new(self.streams.clone()),
             Box::new(self.streams_cut.clone()),
+            Box::new(self.issuers_away.clone()),
+            Box::new(self.sts_failures.clone()),
             Box::new(self.stage_seconds.clone()),
         ];
         all.into_iter().try_for_each(|metric| self.registry.register(metric))

@@ -20,6 +20,7 @@ use self::presigned::{Fault, Presigned};
 use self::sts::{Identity, Refused, Sts, StsError};
 use super::kept::{self, Kept};
 use super::{AuthenticateError, Proven};
+use crate::telemetry::Telemetry;
 
 const ASKED_AT_ONCE: usize = 32;
 /// So long a token waits for its turn to be asked about.
@@ -45,17 +46,19 @@ pub struct AwsTokens {
     sts: Sts,
     kept: Kept<Result<Proven, String>>,
     slots: Arc<Semaphore>,
+    telemetry: Telemetry,
 }
 
 impl AwsTokens {
     /// Asks STS by itself.
-    pub fn new(settings: AwsSettings) -> Self {
+    pub fn new(settings: AwsSettings, telemetry: Telemetry) -> Self {
         Self {
             cluster: settings.cluster.into(),
             hosts: Arc::new(Hosts::new(settings.hosts)),
             sts: Sts::new(settings.endpoint),
             kept: Kept::default(),
             slots: Arc::new(Semaphore::new(ASKED_AT_ONCE)),
+            telemetry,
         }
     }
 
@@ -89,7 +92,10 @@ impl AwsTokens {
                 self.kept.bad(hash, Err(why.clone()));
                 Err(AuthenticateError::Rejected(why))
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                self.telemetry.sts_failure();
+                Err(error)
+            }
         }
     }
 
@@ -167,7 +173,8 @@ mod tests {
     fn judge(arn: &str, account: &str, user_id: &str) -> Result<Proven, AuthenticateError> {
         let [account, arn, user_id] = [account, arn, user_id].map(str::to_owned);
         let settings = AwsSettings { cluster: "sallyport.hub".to_owned(), ..AwsSettings::default() };
-        AwsTokens::new(settings).judge(Identity { account, arn, user_id }, Timestamp::UNIX_EPOCH)
+        let telemetry = Telemetry::new().expect("unique names");
+        AwsTokens::new(settings, telemetry).judge(Identity { account, arn, user_id }, Timestamp::UNIX_EPOCH)
     }
 
     #[tokio::test]
@@ -219,7 +226,10 @@ mod tests {
             "{PREFIX}{}",
             base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, url)
         );
-        let refused = AwsTokens::new(settings).prove(&token).await;
+        let telemetry = Telemetry::new().expect("unique names");
+        let refused = AwsTokens::new(settings, telemetry.clone()).prove(&token).await;
         assert!(matches!(refused, Err(AuthenticateError::Unverifiable(_))), "{refused:?}");
+        let told = String::from_utf8(telemetry.render().expect("encodes")).expect("text");
+        assert!(told.contains("\nsallyport_sts_failures_total 1\n"), "{told}");
     }
 }

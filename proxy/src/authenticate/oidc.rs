@@ -25,6 +25,7 @@ use super::AuthenticateError;
 use super::kept::{self, Kept};
 use crate::budget::Budget;
 use crate::live::Live;
+use crate::telemetry::Telemetry;
 
 const MOST_WORDS: usize = 8;
 const GET_ANOTHER: &str = "get a new token from the issuer";
@@ -56,8 +57,8 @@ pub struct Oidc {
 
 impl Oidc {
     /// Keeps the keys of every issuer in force, for ever.
-    pub async fn keep_fresh(&self, live: &Live) {
-        self.issuers.keep_fresh(live).await;
+    pub async fn keep_fresh(&self, live: &Live, telemetry: &Telemetry) {
+        self.issuers.keep_fresh(live, telemetry).await;
     }
 
     /// The agents that the token's bearer is, at least one, of those that trust its issuer.

@@ -2,6 +2,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use kube::api::PostParams;
@@ -27,6 +28,7 @@ pub struct Reviews {
     api: Api<TokenReview>,
     kept: Kept<Result<Reviewed, String>>,
     slots: Arc<Semaphore>,
+    issuer: Arc<ArcSwapOption<String>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +41,7 @@ impl Reviews {
     /// Asks with the proxy's own client.
     pub fn new(client: Client) -> Self {
         let slots = Arc::new(Semaphore::new(REVIEWS_AT_ONCE));
-        Self { api: Api::all(client), kept: Kept::default(), slots }
+        Self { api: Api::all(client), kept: Kept::default(), slots, issuer: Arc::default() }
     }
 
     /// Whose token it is.
@@ -53,6 +55,11 @@ impl Reviews {
         let Reviewed { username, expires } = self.review(token).await?;
         let subject = Subject::from_username(&username).ok_or(AuthenticateError::NotAnAgent(username))?;
         Ok(Proven { subject, expires, session: None })
+    }
+
+    /// Whether the API server has vouched for a token of this issuer: then its word about another one counts most.
+    pub fn knows(&self, issuer: &str) -> bool {
+        self.issuer.load().as_ref().is_some_and(|known| known.as_str() == issuer)
     }
 
     async fn review(&self, token: &str) -> Result<Reviewed, AuthenticateError> {
@@ -76,7 +83,12 @@ impl Reviews {
         let claims = Claims::peek(token);
         let reviewed = judge(&answered, claims.as_ref());
         match &reviewed {
-            Ok(yes) => self.kept.good(hash, yes.expires, Ok(yes.clone())),
+            Ok(yes) => {
+                if let Some(issuer) = claims.as_ref().and_then(Claims::issuer) {
+                    self.issuer.store(Some(Arc::new(issuer.to_owned())));
+                }
+                self.kept.good(hash, yes.expires, Ok(yes.clone()));
+            }
             Err(why) => self.kept.bad(hash, Err(why.clone())),
         }
         reviewed.map_err(AuthenticateError::Rejected)

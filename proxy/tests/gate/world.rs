@@ -133,6 +133,7 @@ impl World {
                 client,
                 proxy::authenticate::AwsSettings::default(),
                 limits.clone(),
+                telemetry.clone(),
             ),
             hold: Hold::new(
                 decider.clone(),

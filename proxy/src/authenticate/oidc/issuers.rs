@@ -12,6 +12,7 @@ use super::fetch::{FetchError, Fetcher};
 use super::jws::Jws;
 use super::keys::{Keys, Signature};
 use crate::live::Live;
+use crate::telemetry::Telemetry;
 
 /// A key that the issuer drops works for this long, and what was verified with it for ten seconds more.
 const REFRESH: Duration = Duration::from_secs(30);
@@ -38,8 +39,8 @@ impl Issuers {
         Arc::clone(known.entry(issuer.clone()).or_insert_with(|| Arc::new(Watched::new(issuer))))
     }
 
-    /// Keeps the keys of every issuer of the bundle in force, for ever.
-    pub async fn keep_fresh(&self, live: &Live) {
+    /// Keeps the keys of every issuer of the bundle in force, for ever, and tells how many issuers are away.
+    pub async fn keep_fresh(&self, live: &Live, telemetry: &Telemetry) {
         let places = Arc::new(Semaphore::new(AT_ONCE));
         loop {
             if let Some(bundle) = live.latest_bundle() {
@@ -52,9 +53,15 @@ impl Issuers {
                         drop(place);
                     });
                 }
+                telemetry.issuers_away(self.away());
             }
             sleep(LOOK).await;
         }
+    }
+
+    fn away(&self) -> usize {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.values().filter(|issuer| issuer.lock().error.is_some()).count()
     }
 
     fn forget_all_but(&self, wanted: &BTreeSet<&Issuer>) {
