@@ -154,7 +154,8 @@ impl Agent {
         for cluster in config.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
             cluster.server = Some(url.to_owned());
         }
-        for user in config.auth_infos.iter_mut().filter_map(|named| named.auth_info.as_mut()) {
+        let users = config.auth_infos.iter_mut().filter_map(|named| named.auth_info.as_mut());
+        for user in users.filter(|user| user.token_file.is_some()) {
             user.token_file = Some(self.token_file.display().to_string());
         }
         Ok(std::fs::write(path, serde_json::to_vec_pretty(&config)?)?)

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use crds::agent_identity::{Subject, SubjectType};
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{ObjectMeta, Patch, PatchParams};
 use kube::{Api, Client};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::config::Config;
@@ -23,21 +24,58 @@ pub fn name_for(agent: &str) -> String {
     format!("{agent}-kubeconfig")
 }
 
-/// The kubeconfig. Without `authority` the agent's system decides whom to trust.
-pub fn text(config: &Config, authority: Option<&str>, (namespace, agent): &Key) -> String {
+/// By what an agent may prove itself, as far as its kubeconfig differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proofs {
+    /// A token in a file: a ServiceAccount's, or one of an OpenID Connect issuer.
+    pub token_file: bool,
+    /// An AWS IAM role.
+    pub role: bool,
+}
+
+impl Proofs {
+    /// Those of these subjects; a token in a file where there are none to be read.
+    pub fn of(subjects: &[Subject]) -> Self {
+        let role = subjects.iter().any(|subject| subject.r#type == SubjectType::AwsIamRole);
+        let token_file = subjects.iter().any(|subject| subject.r#type != SubjectType::AwsIamRole);
+        Self { token_file: token_file || !role, role }
+    }
+}
+
+/// The kubeconfig: a user and a context for each proof, the first of which is the current one. The context of a token in a file
+/// is called as the agent, that of a role `<agent>-aws`. Without `authority` the agent's system decides whom to trust.
+pub fn text(config: &Config, authority: Option<&str>, (namespace, agent): &Key, proofs: Proofs) -> String {
     let mut cluster = json!({"server": config.proxy_url()});
     if let Some(authority) = authority {
         cluster["certificate-authority-data"] = json!(STANDARD.encode(authority));
     }
+    let by_file = proofs.token_file.then(|| (agent.clone(), json!({"tokenFile": config.agent_token_file})));
+    let by_role = proofs.role.then(|| (format!("{agent}-aws"), json!({"exec": get_token(&config.hub)})));
+    let logins: Vec<(String, Value)> = by_file.into_iter().chain(by_role).collect();
+    let user = |(name, user): &(String, Value)| json!({"name": name, "user": user});
+    let context = |(name, _): &(String, Value)| json!({"name": name, "context": {"cluster": "sallyport", "user": name, "namespace": namespace}});
     let value = json!({
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{"name": "sallyport", "cluster": cluster}],
-        "users": [{"name": agent, "user": {"tokenFile": config.agent_token_file}}],
-        "contexts": [{"name": agent, "context": {"cluster": "sallyport", "user": agent, "namespace": namespace}}],
-        "current-context": agent,
+        "users": logins.iter().map(user).collect::<Vec<_>>(),
+        "contexts": logins.iter().map(context).collect::<Vec<_>>(),
+        "current-context": logins.first().map(|(name, _)| name),
     });
     serde_saphyr::to_string(&value).unwrap_or_default()
+}
+
+/// The stock command as a credential plugin, as `aws eks update-kubeconfig` writes it. Role and region are those of the agent's
+/// own AWS configuration.
+fn get_token(hub: &str) -> Value {
+    let cluster = format!("{}{hub}", crds::names::AWS_CLUSTER_PREFIX);
+    json!({
+        "apiVersion": "client.authentication.k8s.io/v1beta1",
+        "command": "aws",
+        "args": ["eks", "get-token", "--cluster-name", cluster, "--output", "json"],
+        "interactiveMode": "Never",
+        "installHint": "The AWS command line interface is missing: https://docs.aws.amazon.com/cli/latest/userguide/getting-started-install.html",
+    })
 }
 
 /// Publishes kubeconfigs, each once for each content.
@@ -60,8 +98,9 @@ impl Publisher {
         authority: Option<&str>,
         key: &Key,
         uid: &str,
+        proofs: Proofs,
     ) -> Result<bool, kube::Error> {
-        let text = text(config, authority, key);
+        let text = text(config, authority, key, proofs);
         if self.published.get(uid) == Some(&text) {
             return Ok(true);
         }
@@ -115,5 +154,53 @@ fn config_map(name: &str, (namespace, agent): &Key, uid: &str, text: &str) -> Co
         },
         data: Some(BTreeMap::from([(KEY.to_owned(), text.to_owned())])),
         ..ConfigMap::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    fn published(types: &[SubjectType]) -> Value {
+        let subject = |(index, r#type): (usize, &SubjectType)| Subject {
+            name: format!("s{index}"),
+            r#type: *r#type,
+            service_account: None,
+            oidc: None,
+            aws_iam_role: None,
+        };
+        let subjects: Vec<Subject> = types.iter().enumerate().map(subject).collect();
+        let config = Config::try_parse_from(["operator", "--hub", "hub-prod"]).expect("flags");
+        let key = ("agents".to_owned(), "claude-code".to_owned());
+        let text = text(&config, Some("pem"), &key, Proofs::of(&subjects));
+        serde_saphyr::from_str(&text).expect("YAML")
+    }
+
+    #[test]
+    fn each_proof_has_a_context_and_a_token_in_a_file_comes_first() {
+        use SubjectType::{AwsIamRole, Oidc, ServiceAccount};
+        let both = ["claude-code", "claude-code-aws"];
+        for (types, contexts) in [
+            (&[ServiceAccount][..], &both[..1]),
+            (&[Oidc], &both[..1]),
+            (&[], &both[..1]),
+            (&[AwsIamRole, AwsIamRole], &both[1..]),
+            (&[AwsIamRole, ServiceAccount], &both[..]),
+        ] {
+            let config = published(types);
+            let names = |list: &str| -> Vec<String> {
+                let all = config[list].as_array().expect("a list");
+                all.iter().map(|one| one["name"].as_str().expect("a name").to_owned()).collect()
+            };
+            assert_eq!(names("contexts"), contexts, "{types:?}");
+            assert_eq!(names("users"), contexts, "{types:?}");
+            assert_eq!(config["current-context"], contexts[0], "{types:?}");
+        }
+        let config = published(&[AwsIamRole]);
+        let exec = &config["users"][0]["user"]["exec"];
+        assert_eq!(exec["command"], "aws");
+        let args = json!(["eks", "get-token", "--cluster-name", "sallyport.hub-prod", "--output", "json"]);
+        assert_eq!(exec["args"], args);
     }
 }

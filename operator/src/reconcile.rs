@@ -204,7 +204,11 @@ impl Reconciler {
             }
             let (key, uid) = (key_of(identity), identity.uid().unwrap_or_default());
             let authority = bundles.agents.as_deref();
-            match self.kubeconfigs.publish(&self.client, &self.config, authority, &key, &uid).await {
+            let subjects = identity.0.as_ref().map_or(&[][..], |identity| &identity.spec.subjects);
+            let proofs = kubeconfig::Proofs::of(subjects);
+            let publishing =
+                self.kubeconfigs.publish(&self.client, &self.config, authority, &key, &uid, proofs);
+            match publishing.await {
                 Ok(true) => drop(published.insert(key)),
                 Ok(false) => {}
                 Err(error) => outcome = Err(error),

@@ -1,5 +1,7 @@
 //! AWS IAM roles as agents: the token of the stock `aws eks get-token`, through a gate that asks STS.
 
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{LazyLock, OnceLock};
 use std::time::Duration;
@@ -44,8 +46,13 @@ fn gate(aws: &Aws) -> anyhow::Result<Gate> {
         let endpoint = aws.sts().url().replace("https://", "");
         let flags = [format!("--hub={HUB}"), format!("--sts-endpoint={endpoint}")];
         let env = [("SSL_CERT_FILE".to_owned(), authorities.display().to_string())];
-        let setup =
-            Setup { proxies: 1, proxy_flags: flags.into(), proxy_env: env.into(), ..Setup::default() };
+        let setup = Setup {
+            proxies: 1,
+            operator_flags: vec![format!("--hub={HUB}")],
+            proxy_flags: flags.into(),
+            proxy_env: env.into(),
+            ..Setup::default()
+        };
         Gate::start(&plane, setup)
     };
     let gate = GATE.get_or_init(|| start().map_err(|error| format!("{error:#}")));
@@ -133,6 +140,70 @@ async fn a_role_works_with_the_stock_command_as_a_credential_plugin_of_kubectl()
         Ok(events.values().any(named).then_some(()))
     })
     .await
+}
+
+/// The kubeconfig that the operator publishes for `agent`, as it stands, once it has this context.
+async fn published(estate: &Estate, agent: &str, context: &str) -> anyhow::Result<PathBuf> {
+    let map = format!("{agent}-kubeconfig");
+    let text = eventually("a published kubeconfig with the role's context", SOON, async || {
+        let text = estate.admin(&["get", "configmap", &map, "-o", "jsonpath={.data.kubeconfig}"])?;
+        Ok(text.stdout.contains(&format!("name: {context}\n")).then_some(text.stdout))
+    })
+    .await?;
+    let path = estate.gate.plane().scratch().join("files").join(format!("{map}.yaml"));
+    std::fs::write(&path, text)?;
+    Ok(path)
+}
+
+#[tokio::test]
+async fn the_published_kubeconfig_works_with_the_stock_command_and_nothing_else() -> anyhow::Result<()> {
+    let yard = yard().await?;
+    let _sts = yard.sts.read().await;
+    let (estate, plane) = (&yard.estate, yard.estate.gate.plane());
+    let arn = "arn:aws:iam::111122223333:role/laptop";
+    let laptop = json!({
+        "apiVersion": "sallyport.dev/v1alpha1", "kind": "AgentIdentity",
+        "metadata": {"name": "laptop", "namespace": estate.namespace},
+        "spec": {"subjects": [{"name": "role", "type": "AWSIAMRole", "awsIAMRole": {"arn": arn}}], "target": {"type": "InCluster"}},
+    });
+    plane.apply(&laptop.to_string())?;
+    let role = yard.aws.assume_role(arn, SESSION).await?;
+    let folder = plane.scratch().join("stock-aws");
+    std::fs::create_dir_all(&folder)?;
+    let [aws] = e2e::tools::tools(["aws"])?;
+    std::os::unix::fs::symlink(aws, folder.join("aws"))?;
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH")?);
+    let run = |version: Version, kubeconfig: &Path, credentials: &Credentials, args: &[&str]| {
+        let out = Command::new(version.program()?)
+            .args(args)
+            .env_clear()
+            .envs(credentials.env())
+            .envs([("PATH", path.as_str()), ("AWS_DEFAULT_REGION", REGION), ("AWS_REGION", REGION)])
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .env("HOME", &folder)
+            .env("KUBECONFIG", kubeconfig)
+            .output()?;
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        anyhow::ensure!(out.status.success(), "{args:?}: {said}");
+        anyhow::Ok(String::from_utf8(out.stdout)?)
+    };
+    let whoami = ["auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"];
+
+    // Of a role alone: what it says is enough.
+    let kubeconfig = published(estate, "laptop", "laptop-aws").await?;
+    for version in [Version::New, Version::V129] {
+        let said = eventually("the agent", SOON, async || Ok(run(version, &kubeconfig, &role, &whoami).ok()));
+        assert_eq!(said.await?, format!("sallyport:agent:{}:laptop", estate.namespace));
+    }
+    // Of a ServiceAccount too: the role has a context of its own, and the token in a file stays the first.
+    let kubeconfig = published(estate, "agent", "agent-aws").await?;
+    let said = run(Version::New, &kubeconfig, &yard.role, &[&["--context=agent-aws"], &whoami[..]].concat())?;
+    assert_eq!(said, estate.agent.username());
+    let current = run(Version::New, &kubeconfig, &yard.role, &["config", "current-context"])?;
+    assert_eq!(current.trim(), "agent");
+    let namespace = ["config", "view", "--context=agent-aws", "--minify", "-o", "jsonpath={..namespace}"];
+    assert_eq!(run(Version::New, &kubeconfig, &yard.role, &namespace)?, estate.namespace);
+    Ok(())
 }
 
 #[tokio::test]
@@ -261,6 +332,13 @@ async fn f25_sts_that_does_not_answer_lets_nobody_in() -> anyhow::Result<()> {
         Fault::Says(json!({"GetCallerIdentityResponse": {"GetCallerIdentityResult": result}}).to_string())
     };
     let session = format!("arn:aws:sts::{ACCOUNT}:assumed-role/Claude-Code-Runner/{SESSION}");
+    let program = yard.estate.gate.proxies()[0].program();
+    let failures = async || -> anyhow::Result<usize> {
+        let metrics = program.metrics().await?;
+        let line = metrics.lines().find_map(|line| line.strip_prefix("sallyport_sts_failures_total "));
+        Ok(line.context("the metric")?.parse()?)
+    };
+    let before = failures().await?;
     let faults = [
         ("down", Fault::Status(503, "<html>".to_owned())),
         ("throttled", Fault::throttled()),
@@ -277,6 +355,7 @@ async fn f25_sts_that_does_not_answer_lets_nobody_in() -> anyhow::Result<()> {
         ("no unique id", contradiction(&session, ACCOUNT, &format!(":{SESSION}"))),
         ("slow", Fault::Slow),
     ];
+    let count = faults.len();
     for (what, fault) in faults {
         sts.fault(Some(fault));
         let asked = sts.asked().len();
@@ -295,6 +374,7 @@ async fn f25_sts_that_does_not_answer_lets_nobody_in() -> anyhow::Result<()> {
         assert!(asked.iter().all(host), "{what}: STS is asked for the host that was signed: {asked:?}");
     }
     sts.fault(None);
+    assert!(failures().await? >= before + count, "each is counted");
     assert_eq!(yard.get(&yard.fresh()).await?.code, 200, "and afterwards it goes on");
     let token = yard.fresh();
     assert_eq!(yard.get(&token).await?.code, 200);
