@@ -372,6 +372,12 @@ pub struct AgentIdentityStatus {
     /// Example: {externalID: sallyport/hub-prod/agents/claude-code}.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eks: Option<EksStatus>,
+    /// accessEntries are the EKS access entries, as the proxies found them, that let a role of this agent's subjects into a cluster
+    /// past the gate; at most 64. Example: [{clusterName: prod-use2, region: us-east-2, principalARN:
+    /// "arn:aws:iam::111122223333:role/claude-code-runner"}].
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub access_entries: Vec<EksAccessEntry>,
     /// policyCount is the number of policies that select this agent. Example: 2.
     #[schemars(range(min = 0))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -410,6 +416,26 @@ pub struct EksStatus {
     #[schemars(length(min = 1, max = 1224))]
     #[serde(rename = "externalID")]
     pub external_id: String,
+}
+
+/// EksAccessEntry is an access entry of a role in an EKS cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EksAccessEntry {
+    /// clusterName is the name of the EKS cluster. Example: prod-use2.
+    #[schemars(length(min = 1, max = 100), regex(pattern = "^[0-9A-Za-z][A-Za-z0-9_-]*$"))]
+    pub cluster_name: String,
+    /// region is the cluster's AWS region. Example: us-east-2.
+    #[schemars(length(min = 1, max = 32), regex(pattern = "^[a-z]{2}(-[a-z]+)+-[0-9]+$"))]
+    pub region: String,
+    /// account is the cluster's AWS account; not set for the gate's own cluster. Example: "444455556666".
+    #[schemars(length(min = 12, max = 12), regex(pattern = "^[0-9]{12}$"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// principalARN is the role as the access entry names it. Example: "arn:aws:iam::111122223333:role/claude-code-runner".
+    #[schemars(length(min = 1, max = 2048), regex(pattern = "^arn:aws[a-z-]*:iam::[0-9]{12}:role/[!-~]+$"))]
+    #[serde(rename = "principalARN")]
+    pub principal_arn: String,
 }
 
 /// PolicyRef names a policy that selects this agent.

@@ -8,14 +8,16 @@
 //! | what stock `aws` answers | [`Aws::call`] |
 //! | the token of stock `aws eks get-token` | [`Aws::get_token`]; any URL: [`sigv4::Presigned`] |
 //! | STS that checks presigned URLs, fails on command | [`Aws::sts`], a [`FakeSts`] |
+//! | access entries as `aws eks list-access-entries` tells them, or denies to | [`Aws::access_entries`], a [`FakeAccessEntries`] |
 //! | an EKS cluster with a real API server that takes such tokens | [`EksCluster::start`] |
 //!
 //! *Fakes and why*: [`FakeSts`], because moto does not check a presigned GetCallerIdentity; [`FakeAws`], the front of moto that
 //! lets DescribeCluster name a real API server and roles have a trust policy; [`FakeAuthenticator`], the token webhook that EKS
-//! runs and nobody can have.
+//! runs and nobody can have; [`FakeAccessEntries`], because moto knows none.
 
 pub mod authenticator;
 pub mod cluster;
+pub mod entries;
 pub mod front;
 pub mod listen;
 pub mod sigv4;
@@ -37,6 +39,7 @@ use crate::{eventually, tools, wire};
 
 pub use authenticator::{AccessEntry, FakeAuthenticator};
 pub use cluster::EksCluster;
+pub use entries::FakeAccessEntries;
 pub use front::{Assumed, FakeAws};
 pub use sigv4::{Credentials, Presigned};
 pub use sts::{FakeSts, Fault, Known};
@@ -125,6 +128,11 @@ impl Aws {
         self.0.front.trust(role_arn, external_id);
     }
 
+    /// The access entries of every cluster.
+    pub fn access_entries(&self) -> &FakeAccessEntries {
+        self.0.front.access_entries()
+    }
+
     /// Every AssumeRole so far.
     pub fn assumed(&self) -> Vec<Assumed> {
         self.0.front.assumed()
@@ -145,7 +153,7 @@ impl Aws {
         Ok(answer.pointer("/status/token").and_then(Value::as_str).context("a token")?.to_owned())
     }
 
-    /// What stock `aws` answers to `args` when its calls go to [`Aws::endpoint`].
+    /// What stock `aws` answers to `args` (null for nothing) when its calls go to [`Aws::endpoint`].
     ///
     /// # Errors
     /// When the command fails.
@@ -159,7 +167,9 @@ impl Aws {
         let output = Command::new(&self.0.cli).args(args).env_clear().envs(env).output()?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(output.status.success(), "aws {}: {said}", args.join(" "));
-        Ok(serde_json::from_slice(&output.stdout)?)
+        // A command without an answer says nothing at all.
+        let is_silent = output.stdout.is_empty();
+        Ok(if is_silent { Value::Null } else { serde_json::from_slice(&output.stdout)? })
     }
 
     /// `users[].user` of a kubeconfig that runs stock `aws eks get-token` as its credential plugin, as

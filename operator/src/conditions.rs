@@ -4,6 +4,7 @@ use crds::ConditionStatus;
 use policy::shard::Shard;
 use serde_json::{Map, Value, json};
 
+use crate::bypass::Reason;
 use crate::plan::{IdentityVerdict, Plan, PolicyVerdict, Refusal};
 use crate::programmed::{Progress, Shards};
 use crate::status::{Owned, Said, Wish};
@@ -69,8 +70,8 @@ pub struct IdentityFacts<'a> {
     pub endpoint: &'a str,
     /// ConfigMap with the kubeconfig, where it is published.
     pub kubeconfig: Option<&'a str>,
-    /// The ways past the gate, in words, if there are any.
-    pub bypass: Option<String>,
+    /// The ways past the gate, in a word and in words, if there are any.
+    pub bypass: Option<(Reason, String)>,
     /// `status.eks.externalID`, with an EKS target.
     pub external_id: Option<String>,
 }
@@ -104,7 +105,8 @@ pub fn identity_wish(facts: &IdentityFacts<'_>) -> Wish {
     }
     let mut said = vec![ready, accepted, programmed];
     // Only where it is true (GEP-1364).
-    said.extend(facts.bypass.clone().map(|message| Said::yes("BypassDetected", "RBACBinding", message)));
+    let bypass = facts.bypass.clone();
+    said.extend(bypass.map(|(reason, message)| Said::yes("BypassDetected", reason.as_str(), message)));
     Wish { fields, said }
 }
 

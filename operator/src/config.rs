@@ -73,6 +73,10 @@ pub struct Config {
     /// Create and update the AccessPolicy `sallyport-baseline`.
     #[arg(long, env = "SALLYPORT_BASELINE_POLICY", default_value_t = true, action = clap::ArgAction::Set)]
     pub baseline_policy: bool,
+    /// Look for ways past the gate through AWS: ConfigMap `kube-system/aws-auth`, and the access entries that the proxies found. Bindings
+    /// of RBAC are always looked at.
+    #[arg(long, env = "SALLYPORT_DETECT_BYPASS", default_value_t = true, action = clap::ArgAction::Set)]
+    pub detect_bypass: bool,
     /// Name under which this replica holds the Lease `sallyport-operator`. Default: host name and process id.
     #[arg(long, env = "POD_NAME")]
     pub replica_id: Option<String>,

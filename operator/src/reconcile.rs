@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::baseline::{self, BaselineError};
 use crate::boundary::{self, BoundaryError};
-use crate::bypass::{self, Finder, Routes};
+use crate::bypass::{self, Finder, Reason, Routes, Ways};
 use crate::certificates::trust::{Bundles, Trust};
 use crate::conditions::{self, IDENTITY, IdentityFacts, POLICY, Reach};
 use crate::config::Config;
@@ -86,7 +86,7 @@ impl Reconciler {
         Self {
             identities: StatusWriter::new(client.clone(), IDENTITY, metrics.clone()),
             policies: StatusWriter::new(client.clone(), POLICY, metrics.clone()),
-            bypass: Finder::new(client.clone(), watched.bindings.clone()),
+            bypass: Finder::new(client.clone(), watched.bindings.clone(), watched.aws_auth.clone()),
             tokens: tokens::Keeper::new(client.clone(), &config.namespace),
             client,
             config,
@@ -180,7 +180,7 @@ impl Reconciler {
         let (published, outcome) = self.publish_kubeconfigs(world).await;
         let routes = self.bypass.find(&world.identities).await;
         if let Some(routes) = &routes {
-            let count = |key: &Key| routes.get(key).map_or(0, Vec::len);
+            let count = |key: &Key| routes.get(key).map_or(0, Ways::count);
             let keys = world.identities.iter().map(|identity| key_of(identity));
             self.metrics.bypass(keys.map(|key| (format!("{}/{}", key.0, key.1), count(&key))));
         }
@@ -246,8 +246,10 @@ impl Reconciler {
                 endpoint: &endpoint,
                 kubeconfig: kubeconfig.as_deref(),
                 bypass: match routes {
-                    Some(routes) => routes.get(&key).map(|routes| bypass::message(routes)),
-                    None => said_before(identity, "BypassDetected"),
+                    Some(routes) => {
+                        routes.get(&key).and_then(|ways| Some((ways.reason()?, bypass::message(ways))))
+                    }
+                    None => bypass_said_before(identity),
                 },
                 external_id: external_id(&self.config.hub, identity, &key),
             };
@@ -278,12 +280,14 @@ impl Reconciler {
     }
 }
 
-/// The message of a condition that is True; it stays while nothing better is known.
-fn said_before(identity: &DeserializeGuard<AgentIdentity>, kind: &str) -> Option<String> {
+/// What `BypassDetected` says; it stays while nothing better is known.
+fn bypass_said_before(identity: &DeserializeGuard<AgentIdentity>) -> Option<(Reason, String)> {
     let status = identity.0.as_ref().ok().and_then(|identity| identity.status.as_ref())?;
-    let is_it =
-        |condition: &&crds::Condition| condition.r#type == kind && condition.status == ConditionStatus::True;
-    status.conditions.iter().find(is_it).map(|condition| condition.message.clone())
+    let is_it = |condition: &&crds::Condition| {
+        condition.r#type == "BypassDetected" && condition.status == ConditionStatus::True
+    };
+    let said = status.conditions.iter().find(is_it)?;
+    Some((Reason::of(&said.reason)?, said.message.clone()))
 }
 
 /// What the owner of an EKS target's role needs to know.

@@ -95,7 +95,7 @@ pub async fn run(
     let name = format!("{}.{}.svc", crds::names::WEBHOOK_SERVICE, config.namespace);
     let checking = check::keep_checked(client.clone(), serving, name, readiness.clone());
     tasks.spawn(ports.clone().run_until_cancelled_owned(checking));
-    let watched = Watched::start(&client, &config.namespace, &stop, &tasks);
+    let watched = Watched::start(&client, &config.namespace, config.detect_bypass, &stop, &tasks);
     let drain = Duration::from_secs(u64::from(config.drain_seconds));
     let work = Work { client, config, metrics, watched, events };
     let outcome = lead(work, &readiness, &stop).await;

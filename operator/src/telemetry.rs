@@ -62,7 +62,7 @@ impl Metrics {
                 &["certificate"],
             )?,
             bypass_routes: IntGaugeVec::new(
-                Opts::new("sallyport_bypass_routes", "Ways past the gate that RBAC leaves an agent."),
+                Opts::new("sallyport_bypass_routes", "Ways past the gate that an agent has."),
                 &["agent"],
             )?,
             registry: registry.clone(),

@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::bypass::Bindings;
+use crate::bypass::{AwsAuth, Bindings};
 use crate::programmed::{History, Shards};
 
 /// What is watched. A kind of ours that an object does not decode as stays in its store with its metadata: one object
@@ -43,6 +43,8 @@ pub struct Watched {
     pub boundary: Store<ClusterRole>,
     /// The bindings that may lead past the gate. Nothing waits for them.
     pub bindings: Bindings,
+    /// Whom ConfigMap `aws-auth` lets in, where that is looked at. Nothing waits for it.
+    pub aws_auth: Option<AwsAuth>,
     /// The Roles that say which tokens the proxy may read, one in each namespace that has some.
     pub tokens: Store<Role>,
     /// The bundles that went by.
@@ -56,8 +58,14 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// Starts every watch as a task of `tasks`; they end with `stop`.
-    pub fn start(client: &Client, namespace: &str, stop: &CancellationToken, tasks: &TaskTracker) -> Self {
+    /// Starts every watch as a task of `tasks`; they end with `stop`. `detect_bypass`: `aws-auth` too.
+    pub fn start(
+        client: &Client,
+        namespace: &str,
+        detect_bypass: bool,
+        stop: &CancellationToken,
+        tasks: &TaskTracker,
+    ) -> Self {
         let config_changed = Arc::new(Notify::new());
         let leases_changed = Arc::new(Notify::new());
         let grants_changed = Arc::new(Notify::new());
@@ -66,6 +74,11 @@ impl Watched {
         let bindings = Bindings::default();
         let following = bindings.clone().follow(client.clone(), config_changed.clone());
         tasks.spawn(stop.clone().run_until_cancelled_owned(following));
+        let aws_auth = detect_bypass.then(AwsAuth::default);
+        if let Some(aws_auth) = aws_auth.clone() {
+            let following = aws_auth.follow(client.clone(), config_changed.clone());
+            tasks.spawn(stop.clone().run_until_cancelled_owned(following));
+        }
         let config_only = [config_changed.clone()];
         let both = [config_changed.clone(), grants_changed.clone()];
         let every = watcher::Config::default();
@@ -106,6 +119,7 @@ impl Watched {
                 |_| {},
             ),
             bindings,
+            aws_auth,
             history,
             config_changed,
             leases_changed,

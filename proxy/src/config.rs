@@ -30,6 +30,14 @@ pub struct Config {
     /// endpoint without private DNS, and for tests. The host in the token stays the one that is signed, checked and sent as Host.
     #[arg(long, env = "SALLYPORT_STS_ENDPOINT", value_name = "HOST[:PORT]", value_parser = sts_endpoint)]
     pub sts_endpoint: Option<Authority>,
+    /// Seconds between two looks at the access entries of EKS clusters, those of targets and `--aws-cluster`: an agent whose own IAM role
+    /// has one can walk past the gate (condition BypassDetected). 0: never. Asked only where an AgentIdentity names a role.
+    #[arg(long, env = "SALLYPORT_ACCESS_ENTRIES_SECONDS", default_value_t = 600)]
+    pub access_entries_seconds: u32,
+    /// The EKS cluster that this gate runs in, by its name, in the region of AWS_REGION, or by its ARN. Without it the access entries of
+    /// this cluster are not looked at.
+    #[arg(long, env = "SALLYPORT_AWS_CLUSTER", value_name = "NAME|ARN", value_parser = aws_cluster)]
+    pub aws_cluster: Option<AwsCluster>,
     /// Where agents connect (TLS).
     #[arg(long, default_value = "0.0.0.0:8443")]
     pub bind: SocketAddr,
@@ -67,6 +75,46 @@ pub struct Config {
     /// answers have 15 seconds and the last recordings 10; a second signal ends it at once.
     #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u64).range(..=600))]
     pub drain_seconds: u64,
+}
+
+/// An EKS cluster, as it was named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AwsCluster {
+    /// From its ARN.
+    pub account: Option<String>,
+    /// From its ARN.
+    pub region: Option<String>,
+    /// Its name.
+    pub name: String,
+}
+
+fn aws_cluster(text: &str) -> Result<AwsCluster, String> {
+    let wrong = || format!("`{text}` must be the name or the ARN of an EKS cluster");
+    let (account, region, name) = match text.splitn(6, ':').collect::<Vec<_>>()[..] {
+        [name] => (None, None, name),
+        ["arn", partition, "eks", region, account, resource] if partition.starts_with("aws") => {
+            let is_account = account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
+            let name = resource.strip_prefix("cluster/").filter(|_| is_account && is_region(region));
+            (Some(account.to_owned()), Some(region.to_owned()), name.ok_or_else(wrong)?)
+        }
+        _ => return Err(wrong()),
+    };
+    let is_name = (1..=100).contains(&name.len())
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    if is_name { Ok(AwsCluster { account, region, name: name.to_owned() }) } else { Err(wrong()) }
+}
+
+/// Whether the text is what AWS names its regions by: `us-east-1`, `us-gov-west-1`.
+pub fn is_region(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('-').collect();
+    let [first, middle @ .., last] = &parts[..] else { return false };
+    let is_of = |part: &str, of: fn(&u8) -> bool| !part.is_empty() && part.as_bytes().iter().all(of);
+    first.len() == 2
+        && is_of(first, u8::is_ascii_lowercase)
+        && !middle.is_empty()
+        && middle.iter().all(|part| is_of(part, u8::is_ascii_lowercase))
+        && is_of(last, u8::is_ascii_digit)
 }
 
 fn hub_name(text: &str) -> Result<String, String> {
@@ -146,6 +194,30 @@ mod tests {
         }
         for bad in ["", "a.b", "a/b", &"a".repeat(64)] {
             assert!(with("--hub", bad).is_err(), "`{bad}` was accepted");
+        }
+    }
+
+    #[test]
+    fn a_cluster_is_named_by_name_or_arn() {
+        let of = |text: &str| aws_cluster(text).map(|one| (one.account, one.region, one.name));
+        assert_eq!(of("prod-use1"), Ok((None, None, "prod-use1".to_owned())));
+        let (account, region) = (Some("444455556666".to_owned()), Some("us-gov-west-1".to_owned()));
+        assert_eq!(
+            of("arn:aws-us-gov:eks:us-gov-west-1:444455556666:cluster/prod"),
+            Ok((account, region, "prod".to_owned()))
+        );
+        for bad in [
+            "",
+            "-a",
+            "a.b",
+            "a b",
+            "arn:aws:eks:us-east-1:444455556666:cluster/",
+            "arn:aws:eks:us-east-1:444455556666:nodegroup/a",
+            "arn:aws:eks:useast1:444455556666:cluster/a",
+            "arn:aws:eks:us-east-1:1:cluster/a",
+            "arn:aws:iam::444455556666:role/a",
+        ] {
+            assert!(of(bad).is_err(), "`{bad}` was accepted");
         }
     }
 

@@ -1,4 +1,5 @@
 //! What the API server says now: the bundle in force, the kill switch, the certificate. Everything else reads it.
+mod access_entries;
 mod binding_key;
 mod certificate;
 mod identities;
@@ -19,6 +20,8 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+pub use access_entries::follow as follow_access_entries;
+pub use access_entries::{Look, Seen};
 pub use binding_key::follow as follow_binding_key;
 pub use certificate::Certificate;
 pub use certificate::follow as follow_certificate;
@@ -253,7 +256,7 @@ pub(crate) mod tests {
     }
 
     fn identity(uid: &str, suspended: bool) -> Identity {
-        Identity { uid: uid.to_owned(), generation: 1, suspended, reachable: None }
+        Identity { uid: uid.to_owned(), generation: 1, suspended, ..Identity::default() }
     }
 
     #[test]

@@ -15,19 +15,19 @@ use tokio_util::task::TaskTracker;
 use crate::accept::{Acceptor, Places, connections_that_fit};
 use crate::admin;
 use crate::authenticate::{Authenticator, AwsSettings, ask_again};
-use crate::config::Config;
+use crate::config::{AwsCluster, Config, is_region};
 use crate::decide::Decider;
 use crate::denials::Denials;
 use crate::drain::Drain;
 use crate::grants::Grants;
 use crate::hold::Hold;
 use crate::limits::Limits;
-use crate::live::{self, AgentKey, Live};
+use crate::live::{self, AgentKey, Live, Look};
 use crate::mask::Masks;
 use crate::record::{ApiCards, Recorder, Settings};
 use crate::serve::{Asker, Gate, serve};
 use crate::streams::{Open, Streams};
-use crate::targets::{Own, Targets};
+use crate::targets::{Own, Place, Targets};
 use crate::telemetry::Telemetry;
 
 /// What is in flight when the door closes has this long to be answered.
@@ -52,10 +52,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (drain, ended) = (Drain::default(), CancellationToken::new());
     let listener = listen(config.bind).await?;
     let admin = listen(config.admin_bind).await?;
+    let look = look(&config)?;
     let gate = Arc::new(gate(&config, &client, targets, drain.clone())?);
     let (live, telemetry) = (gate.live.clone(), gate.telemetry.clone());
     let background = TaskTracker::new();
-    spawn(&background, &ended, ground(&config, &client, &gate));
+    spawn(&background, &ended, ground(&config, &client, &gate, look));
     background.spawn(admin::run(admin, live.clone(), telemetry.clone(), drain.clone(), ended.clone()));
     let (namespace, replica) = (config.namespace.clone(), config.replica.clone());
     background.spawn(live::renew_lease(client, namespace, replica, live.clone(), ended.clone()));
@@ -143,6 +144,19 @@ fn gate(config: &Config, client: &kube::Client, targets: Arc<Targets>, drain: Dr
     })
 }
 
+/// Where access entries are looked at, and how often.
+fn look(config: &Config) -> anyhow::Result<Look> {
+    let every = (config.access_entries_seconds > 0)
+        .then(|| Duration::from_secs(u64::from(config.access_entries_seconds)));
+    let Some(AwsCluster { account, region, name }) = config.aws_cluster.clone() else {
+        return Ok(Look { every, own: None });
+    };
+    let environment = || std::env::var("AWS_REGION").or_else(|_| std::env::var("AWS_DEFAULT_REGION")).ok();
+    let region = region.or_else(environment).filter(|region| is_region(region));
+    let region = region.context("`--aws-cluster` names a cluster, and AWS_REGION no region: give its ARN")?;
+    Ok(Look { every, own: Some(Place { account, region, name }) })
+}
+
 fn aws_settings(config: &Config) -> AwsSettings {
     AwsSettings {
         cluster: format!("{}{}", crds::names::AWS_CLUSTER_PREFIX, config.hub),
@@ -169,19 +183,32 @@ fn recorder(
 }
 
 /// Everything that follows the API server, or watches over what is open.
-fn ground(config: &Config, client: &kube::Client, gate: &Arc<Gate>) -> Vec<BoxFuture<'static, ()>> {
+fn ground(
+    config: &Config,
+    client: &kube::Client,
+    gate: &Arc<Gate>,
+    look: Look,
+) -> Vec<BoxFuture<'static, ()>> {
     let (live, namespace) = (gate.live.clone(), config.namespace.clone());
     let secret = config.tls_secret.clone();
     let certificate = live::follow_certificate(client.clone(), namespace.clone(), secret, live.certificate());
     let binding_key = live::follow_binding_key(client.clone(), namespace.clone(), live.clone());
     let wall = live::follow_wall(client.clone(), namespace.clone(), live.clone());
     let shards = live::follow_shards(client.clone(), namespace, live.clone(), gate.telemetry.clone());
+    let entries = live::follow_access_entries(
+        client.clone(),
+        Arc::clone(&gate.targets),
+        live.clone(),
+        gate.telemetry.clone(),
+        look,
+    );
     let (targets, keeper, seen) = (Arc::clone(&gate.targets), Arc::clone(&gate.targets), live.clone());
     vec![
         Box::pin(certificate),
         Box::pin(binding_key),
         Box::pin(wall),
         Box::pin(shards),
+        Box::pin(entries),
         Box::pin(live::follow_identities(client.clone(), live.clone())),
         Box::pin(live::probe_targets(client.clone(), Arc::clone(&gate.targets), live.clone())),
         Box::pin(gate.grants.clone().follow(live)),

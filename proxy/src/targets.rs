@@ -22,7 +22,7 @@ use crate::discovery::DiscoveryCache;
 use crate::live::Live;
 use crate::upstream::{Road, Upstream};
 
-pub use eks::{Base, Eks};
+pub use eks::{Base, Eks, NotListed, Place};
 pub use fixed::Fixed;
 pub use own::Own;
 
@@ -229,6 +229,11 @@ impl Targets {
             aws: Arc::default(),
             remote: Mutex::default(),
         }
+    }
+
+    /// The gate's own AWS credentials.
+    pub fn aws(&self) -> &Base {
+        &self.aws
     }
 
     /// The gate's own cluster: grants, leases and live config are there.

@@ -8,6 +8,8 @@ use prometheus::{
 };
 use tracing_subscriber::EnvFilter;
 
+use crate::live::Seen;
+
 /// Every metric of the proxy. Cloning shares them.
 #[derive(Clone)]
 pub struct Telemetry {
@@ -34,6 +36,7 @@ struct Inner {
     streams_cut: IntCounterVec,
     issuers_away: IntGauge,
     sts_failures: IntCounter,
+    access_entry_clusters: IntGaugeVec,
     stage_seconds: prometheus::HistogramVec,
 }
 
@@ -150,6 +153,13 @@ impl Telemetry {
                 "sallyport_sts_failures_total",
                 "Questions about AWS tokens that AWS STS gave no usable answer to",
             )?,
+            access_entry_clusters: IntGaugeVec::new(
+                Opts::new(
+                    "sallyport_access_entry_clusters",
+                    "EKS clusters whose access entries are looked at, by what became of the last look",
+                ),
+                &["result"],
+            )?,
             stage_seconds: prometheus::HistogramVec::new(
                 HistogramOpts::new("sallyport_stage_seconds", "Seconds spent in each stage").buckets(buckets),
                 &["stage"],
@@ -169,6 +179,16 @@ impl Telemetry {
     pub fn pending_grants(&self, agent: &str, count: usize) {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         self.inner.pending_grants.with_label_values(&[agent]).set(count);
+    }
+
+    /// Notes what became of the last look at the access entries of each EKS cluster.
+    pub fn access_entry_clusters(&self, seen: impl Iterator<Item = Seen>) {
+        let seen: Vec<Seen> = seen.collect();
+        for one in Seen::ALL {
+            let count = seen.iter().filter(|&&other| other == one).count();
+            let gauge = self.inner.access_entry_clusters.with_label_values(&[one.as_str()]);
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 
     /// Notes how long a held request waited for a decision.
@@ -271,7 +291,7 @@ impl Telemetry {
 
 impl Inner {
     fn register(&self) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn prometheus::core::Collector>; 19] = [
+        let all: [Box<dyn prometheus::core::Collector>; 20] = [
             Box::new(self.requests.clone()),
             Box::new(self.pending_grants.clone()),
             Box::new(self.approval_wait.clone()),
@@ -290,6 +310,7 @@ impl Inner {
             Box::new(self.streams_cut.clone()),
             Box::new(self.issuers_away.clone()),
             Box::new(self.sts_failures.clone()),
+            Box::new(self.access_entry_clusters.clone()),
             Box::new(self.stage_seconds.clone()),
         ];
         all.into_iter().try_for_each(|metric| self.registry.register(metric))

@@ -87,6 +87,12 @@ impl FakeAuthenticator {
         entries.retain(|known| known.principal_arn != principal_arn);
     }
 
+    /// The principal of each access entry.
+    pub fn principals(&self) -> Vec<String> {
+        let entries = self.0.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.iter().map(|entry| entry.principal_arn.clone()).collect()
+    }
+
     /// How often it was asked.
     pub fn asked(&self) -> usize {
         *self.0.asked.lock().unwrap_or_else(PoisonError::into_inner)

@@ -33,6 +33,8 @@ impl EksCluster {
             let [account, region, name] = &words;
             front.cluster(account, region, name, (&server, &ca)).await
         })?;
+        let arn = format!("arn:aws:eks:{region}:{account}:cluster/{name}");
+        aws.access_entries().cluster(&arn, &authenticator);
         let [name, account, region] = [name, account, region].map(str::to_owned);
         Ok(Self { plane, authenticator, name, account, region })
     }

@@ -1,5 +1,6 @@
-//! The one endpoint of AWS's services: moto, and in front of it what moto lacks. A fake for three things only: DescribeCluster
-//! names a real API server, a role may have a trust policy with an external id, and STS learns whose the keys of AssumeRole are.
+//! The one endpoint of AWS's services: moto, and in front of it what moto lacks. A fake for four things only: DescribeCluster
+//! names a real API server, a role may have a trust policy with an external id, STS learns whose the keys of AssumeRole are, and access
+//! entries are [`FakeAccessEntries`].
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +19,7 @@ use tokio::sync::watch;
 
 use super::listen::listen;
 use super::sigv4::parameters;
-use super::{Credentials, FakeSts, Known, REGION};
+use super::{Credentials, FakeAccessEntries, FakeSts, Known, REGION};
 
 /// The front. Cheap to clone; lives as long as its process.
 #[derive(Clone)]
@@ -33,6 +34,7 @@ struct Inner {
     trusts: Mutex<HashMap<String, String>>,
     assumed: Mutex<Vec<Assumed>>,
     described: Mutex<usize>,
+    entries: FakeAccessEntries,
 }
 
 /// One AssumeRole that arrived.
@@ -65,6 +67,7 @@ impl FakeAws {
             trusts: Mutex::default(),
             assumed: Mutex::default(),
             described: Mutex::default(),
+            entries: FakeAccessEntries::default(),
         }));
         sender.send_replace(Some(front.clone()));
         Ok(front)
@@ -81,6 +84,10 @@ impl FakeAws {
 
     pub(super) fn assumed(&self) -> Vec<Assumed> {
         self.0.assumed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn access_entries(&self) -> &FakeAccessEntries {
+        &self.0.entries
     }
 
     /// How often DescribeCluster was asked.
@@ -132,6 +139,9 @@ impl FakeAws {
     }
 
     async fn answer(&self, request: Request<Bytes>) -> anyhow::Result<Response<Bytes>> {
+        if request.uri().path().contains("/access-entries") {
+            return self.access_entries_of_a_cluster(&request);
+        }
         let is_describe = request.method() == "GET" && request.uri().path().starts_with("/clusters/");
         let form = parameters(&String::from_utf8_lossy(request.body()));
         let is_assume = form.iter().any(|pair| *pair == ("Action".to_owned(), "AssumeRole".to_owned()));
@@ -153,6 +163,24 @@ impl FakeAws {
             answer = self.with_the_real_server(&answer).unwrap_or(answer);
         }
         Ok(Response::builder().status(code).header("content-type", content_type).body(answer)?)
+    }
+
+    fn access_entries_of_a_cluster(&self, request: &Request<Bytes>) -> anyhow::Result<Response<Bytes>> {
+        let mut path = request.uri().path().split('/').skip(2);
+        let (name, principal) = (path.next().context("a cluster")?, path.nth(1));
+        let signed = request.headers().get("authorization").context("a signature")?.to_str()?;
+        let scope = signed.split("Credential=").nth(1).and_then(|rest| rest.split(',').next());
+        let mut scope = scope.context("a scope")?.split('/');
+        let (key, region) = (scope.next().context("a key")?, scope.nth(1).context("a region")?);
+        let known = self.0.sts.whose(key).context("a key that STS gave")?;
+        let arn = format!("arn:aws:eks:{region}:{}:cluster/{name}", known.account);
+        match principal.filter(|_| request.method() == "DELETE") {
+            Some(principal) => {
+                let principal = percent_encoding::percent_decode_str(principal).decode_utf8()?;
+                self.0.entries.delete(&arn, &principal)
+            }
+            None => self.0.entries.answer(request, &arn, &known.arn),
+        }
     }
 
     // Whether the role's trust policy lets it.

@@ -145,6 +145,11 @@ impl FakeSts {
         all.insert(known.access_key.clone(), known);
     }
 
+    /// Whose an access key is.
+    pub(super) fn whose(&self, access_key: &str) -> Option<Known> {
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner).get(access_key).cloned()
+    }
+
     /// From now on these keys have ended.
     pub fn end(&self, credentials: &Credentials) {
         let mut all = self.0.known.lock().unwrap_or_else(PoisonError::into_inner);

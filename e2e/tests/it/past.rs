@@ -30,13 +30,21 @@ fn named(kind: &str, name: &str) -> Value {
     json!({"apiGroup": RBAC, "kind": kind, "name": name})
 }
 
-/// The condition's message; empty where there is no such condition.
-fn said(plane: &ControlPlane, namespace: &str, name: &str) -> anyhow::Result<String> {
+/// The condition's reason and message; empty where there is no such condition.
+fn told(plane: &ControlPlane, namespace: &str, name: &str) -> anyhow::Result<(String, String)> {
     let found = get(plane, &["agentidentity", name, "-n", namespace])?;
     let conditions = found["status"]["conditions"].as_array().cloned().unwrap_or_default();
     let bypass = conditions.iter().find(|one| one["type"] == "BypassDetected");
-    assert!(bypass.is_none_or(|one| one["status"] == "True" && one["reason"] == "RBACBinding"), "{bypass:?}");
-    Ok(bypass.and_then(|one| one["message"].as_str()).unwrap_or_default().to_owned())
+    assert!(bypass.is_none_or(|one| one["status"] == "True"), "{bypass:?}");
+    let word = |field: &str| bypass.and_then(|one| one[field].as_str()).unwrap_or_default().to_owned();
+    Ok((word("reason"), word("message")))
+}
+
+/// The message of a condition that can only be about bindings.
+fn said(plane: &ControlPlane, namespace: &str, name: &str) -> anyhow::Result<String> {
+    let (reason, message) = told(plane, namespace, name)?;
+    assert!(matches!(&*reason, "" | "RBACBinding"), "{reason}: {message}");
+    Ok(message)
 }
 
 async fn until(
@@ -54,6 +62,11 @@ async fn until(
 
 /// Runs the commands of a message in a shell, as a person would paste them.
 fn paste(plane: &ControlPlane, message: &str) -> anyhow::Result<()> {
+    paste_with(plane, message, "false")
+}
+
+/// The same with an editor, for commands that open one.
+fn paste_with(plane: &ControlPlane, message: &str, editor: &str) -> anyhow::Result<()> {
     let commands: Vec<&str> = message.lines().filter(|line| line.starts_with("kubectl ")).collect();
     anyhow::ensure!(!commands.is_empty(), "no command in {message}");
     let folder = plane.scratch().join(format!("bin-{}", plane.next()));
@@ -64,6 +77,7 @@ fn paste(plane: &ControlPlane, message: &str) -> anyhow::Result<()> {
         .args(["-euc", &commands.join("\n")])
         .env("PATH", path)
         .env("KUBECONFIG", plane.admin_kubeconfig())
+        .env("KUBE_EDITOR", editor)
         .output()?;
     anyhow::ensure!(out.status.success(), "{message}: {}", String::from_utf8_lossy(&out.stderr));
     Ok(())
@@ -196,5 +210,86 @@ async fn b113_the_agents_own_token_is_refused_by_the_api_server_itself() -> anyh
         let refused = out.stderr.contains("must be logged in") || out.stderr.contains("Unauthorized");
         assert_eq!(refused, code == 1, "whatever it is bound to: {out:?}");
     }
+    Ok(())
+}
+
+fn aws_auth(data: &Value) -> String {
+    let metadata = json!({"name": "aws-auth", "namespace": "kube-system"});
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}).to_string()
+}
+
+#[tokio::test]
+async fn b113_aws_auth_is_watched_and_the_printed_command_opens_it() -> anyhow::Result<()> {
+    let (plane, namespace) = world().await?;
+    let role = |path: &str| format!("arn:aws:iam::111122223333:role/{path}{namespace}-runner");
+    let mut runner = identity(&namespace, "runner", "runner");
+    runner["spec"]["subjects"] = json!([
+        {"name": "ci", "type": "AWSIAMRole", "awsIAMRole": {"arn": role("team/")}},
+        {"name": "in-cluster", "type": "ServiceAccount", "serviceAccount": {"namespace": namespace, "name": "runner"}},
+    ]);
+    plane.apply(&runner.to_string())?;
+    let until = async |what: &str, holds: &dyn Fn(&str) -> bool| {
+        eventually(what, SOON, async || {
+            let (reason, message) = told(&plane, &namespace, "runner")?;
+            Ok(holds(&message).then_some((reason, message)))
+        })
+        .await
+    };
+    let nodes = "- rolearn: arn:aws:iam::111122223333:role/nodes\n  username: system:node:{{EC2PrivateDNSName}}\n  groups: [system:nodes]\n";
+    let command = "kubectl edit configmap/aws-auth -n kube-system   # ";
+    for (what, data, comment) in [
+        (
+            "as it is mostly written",
+            json!({"mapRoles": format!("{nodes}- {{rolearn: {}, username: x, groups: []}}\n", role(""))}),
+            format!("take rolearn {} out of mapRoles", role("")),
+        ),
+        (
+            "as the IAM console shows it",
+            json!({"mapRoles": format!("- rolearn: {}\n", role("other/path/"))}),
+            format!("take rolearn {} out of mapRoles", role("other/path/")),
+        ),
+        (
+            "among users",
+            json!({"mapRoles": nodes, "mapUsers": format!("[{{userarn: '{}'}}]", role(""))}),
+            format!("take userarn {} out of mapUsers", role("")),
+        ),
+        (
+            "its account",
+            json!({"mapRoles": nodes, "mapAccounts": "- \"111122223333\""}),
+            "take account 111122223333 out of mapAccounts".to_owned(),
+        ),
+        (
+            "nobody can read it",
+            json!({"mapRoles": format!("{nodes}- rolearn: [")}),
+            "mapRoles is no list of mappings that can be read: mend it".to_owned(),
+        ),
+    ] {
+        let begun = Instant::now();
+        plane.apply(&aws_auth(&data))?;
+        let (reason, message) = until(what, &|said| said.ends_with(&comment)).await?;
+        eprintln!("{what}: told after {:?}", begun.elapsed());
+        assert_eq!(reason, "AWSAuthConfigMap", "{what}");
+        assert_eq!(message.lines().skip(1).collect::<Vec<_>>(), [format!("{command}{comment}")], "{what}");
+        plane.apply(&aws_auth(&json!({"mapRoles": nodes})))?;
+        until("nothing more of it", &|said| said.is_empty()).await?;
+    }
+    assert_eq!(told(&plane, &namespace, "robot")?.0, "", "who has no role is not concerned");
+
+    // Two kinds: the first gives the reason, and all are told. Each printed command does what it says.
+    plane.apply(&aws_auth(&json!({"mapRoles": format!("{nodes}- {{rolearn: {}}}\n", role(""))})))?;
+    plane.apply(
+        &binding(Some(&namespace), "quick-fix", "view", json!([account(&namespace, "runner")])).to_string(),
+    )?;
+    let (reason, both) = until("both", &|said| said.starts_with("2 ways past the gate: RBAC")).await?;
+    assert_eq!(reason, "RBACBinding");
+    paste_with(&plane, &both, &format!("sed -i /{namespace}-runner/d"))?;
+    until("all gone", &|said| said.is_empty()).await?;
+    let left = get(&plane, &["configmap", "aws-auth", "-n", "kube-system"])?;
+    assert_eq!(left["data"]["mapRoles"], nodes, "whoever else was let in still is");
+
+    plane.apply(&aws_auth(&json!({"mapRoles": format!("- {{rolearn: {}}}", role(""))})))?;
+    until("it is back", &|said| !said.is_empty()).await?;
+    plane.kubectl(&["delete", "configmap", "aws-auth", "-n", "kube-system"])?.success()?;
+    until("the ConfigMap is gone", &|said| said.is_empty()).await?;
     Ok(())
 }

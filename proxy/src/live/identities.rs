@@ -2,6 +2,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crds::agent_identity::EksAccessEntry;
 use futures::StreamExt;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::reflector::{self, Store};
@@ -33,7 +34,7 @@ impl std::fmt::Display for AgentKey {
 }
 
 /// What the gate itself watches of an identity.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     /// The object's uid: a re-created identity is another one.
     pub uid: String,
@@ -43,6 +44,10 @@ pub struct Identity {
     pub suspended: bool,
     /// The condition `TargetReachable`, as stored.
     pub reachable: Option<serde_json::Value>,
+    /// The IAM roles of its subjects, in the form of [`policy::aws::role`].
+    pub roles: Vec<String>,
+    /// `status.accessEntries`, as stored.
+    pub access_entries: Vec<EksAccessEntry>,
 }
 
 /// Every identity of the cluster by key.
@@ -84,12 +89,17 @@ fn key(object: &Arc<DynamicObject>) -> Option<AgentKey> {
 fn identity(object: &Arc<DynamicObject>) -> Identity {
     let suspend = object.data.pointer("/spec/suspend");
     let conditions = object.data.pointer("/status/conditions").and_then(serde_json::Value::as_array);
+    let subjects = object.data.pointer("/spec/subjects").and_then(serde_json::Value::as_array);
+    let arns = subjects.into_iter().flatten().filter_map(|one| one.pointer("/awsIAMRole/arn")?.as_str());
+    let found = object.data.pointer("/status/accessEntries").cloned().unwrap_or_default();
     let is_reachable = |one: &&serde_json::Value| one["type"] == "TargetReachable";
     Identity {
         uid: object.uid().unwrap_or_default(),
         generation: object.metadata.generation.unwrap_or_default(),
         suspended: suspend.is_some_and(|value| *value != serde_json::Value::Bool(false)),
         reachable: conditions.and_then(|all| all.iter().find(is_reachable)).cloned(),
+        roles: arns.filter_map(policy::aws::role).collect(),
+        access_entries: serde_json::from_value(found).unwrap_or_default(),
     }
 }
 

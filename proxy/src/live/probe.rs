@@ -257,7 +257,7 @@ mod tests {
     #[test]
     fn a_condition_is_written_only_when_it_says_something_new() {
         let found = Found { status: "True", reason: "Reachable", message: "v1.36.3".into() };
-        let mut identity = Identity { uid: "1".into(), generation: 3, suspended: false, reachable: None };
+        let mut identity = Identity { uid: "1".into(), generation: 3, ..Identity::default() };
         let first = condition(&identity, &found).expect("new");
         assert_eq!(first["status"], "True");
         identity.reachable = Some(first.clone());
@@ -274,7 +274,7 @@ mod tests {
         let client = Client::try_from(config.clone()).expect("a client");
         let targets = Targets::new(Own::new(&config).expect("an address"), "hub", client);
         let mut tried = HashMap::new();
-        let identity = Identity { uid: "1".into(), generation: 3, suspended: false, reachable: None };
+        let identity = Identity { uid: "1".into(), generation: 3, ..Identity::default() };
         let key = AgentKey::new("agents", "a");
         let agent = crate::live::tests::agent();
         let due = Due { key: key.clone(), identity, agent, target: Arc::clone(targets.hub()), revision: 0 };

@@ -1,6 +1,7 @@
 //! An EKS cluster, entered as an IAM role that the gate assumes under the agent's own name.
 mod base;
 mod cluster;
+mod entries;
 mod role;
 mod token;
 
@@ -18,6 +19,7 @@ use super::{NoAccess, Way};
 use crate::upstream::Road;
 
 pub use base::Base;
+pub use entries::NotListed;
 
 use cluster::Cluster;
 use role::Role;
@@ -32,6 +34,27 @@ const SPARE: Duration = Duration::from_secs(300);
 const NEWLY_ASSUMED: Duration = Duration::from_secs(60);
 /// AWS is not asked again sooner than this after a failure, or about a cluster that was just described.
 const NOT_SOONER: Duration = Duration::from_secs(5);
+
+/// Which EKS cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Place {
+    /// Its account, 12 digits; none: the gate's own cluster, whose account need not be known.
+    pub account: Option<String>,
+    /// Its region.
+    pub region: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl Place {
+    /// The ARN of each principal that has an access entry in the gate's own cluster, asked as the gate itself.
+    ///
+    /// # Errors
+    /// [`NotListed`].
+    pub async fn access_entries(&self, base: &Base) -> Result<Vec<String>, NotListed> {
+        entries::principals(base, &self.region, &self.name, None).await
+    }
+}
 
 /// Address, authority and token of one cluster for one agent.
 pub struct Eks {
@@ -83,6 +106,29 @@ impl Eks {
     /// What an administrator does about a cluster that does not know the role.
     pub fn advice(&self) -> String {
         self.role.advice()
+    }
+
+    /// Account, region and name of the cluster.
+    pub fn place(&self) -> Place {
+        self.role.place()
+    }
+
+    /// The role that the gate assumes.
+    pub fn role_arn(&self) -> &str {
+        self.role.arn()
+    }
+
+    /// The ARN of each principal that has an access entry in the cluster: read as the role, whose account the cluster is of, with the
+    /// credentials that the agent's requests go with too.
+    ///
+    /// # Errors
+    /// [`NotListed`].
+    pub async fn access_entries(&self) -> Result<Vec<String>, NotListed> {
+        let credentials = {
+            let mut state = self.state.lock().await;
+            self.credentials(&mut state).await.map_err(|error| NotListed::Failed(error.message))?
+        };
+        self.role.access_entries(credentials).await
     }
 
     pub(super) async fn way(&self) -> Result<Way, NoAccess> {

@@ -177,7 +177,7 @@ impl World {
 
     /// Turns the kill switch.
     pub fn suspend(&self, suspended: bool) {
-        let identity = Identity { uid: "uid-1".to_owned(), generation: 1, suspended, reachable: None };
+        let identity = Identity { uid: "uid-1".to_owned(), generation: 1, suspended, ..Identity::default() };
         self.gate.live.identities_are(Identities::from([(AgentKey::new("agents", "claude-code"), identity)]));
     }
 

@@ -9,8 +9,10 @@ use crds::agent_identity::EksTarget;
 use policy::agent::{external_id, role_session_name};
 
 use super::super::{Fault, NoAccess};
+use super::Place;
 use super::base::Base;
 use super::cluster::Cluster;
+use super::entries::{self, NotListed};
 
 /// The longest that a chained role may last.
 const SESSION_SECONDS: i32 = 3600;
@@ -48,6 +50,19 @@ impl Role {
         let partition = parts.next().unwrap_or_default();
         let account = parts.nth(2).unwrap_or_default();
         format!("arn:{partition}:eks:{}:{account}:cluster/{}", self.spec.region, self.spec.cluster_name)
+    }
+
+    pub(super) fn arn(&self) -> &str {
+        &self.spec.role_arn
+    }
+
+    pub(super) fn place(&self) -> Place {
+        let account = self.spec.role_arn.split(':').nth(4).map(str::to_owned);
+        Place { account, region: self.spec.region.clone(), name: self.spec.cluster_name.clone() }
+    }
+
+    pub(super) async fn access_entries(&self, role: Credentials) -> Result<Vec<String>, NotListed> {
+        entries::principals(&self.base, &self.spec.region, &self.spec.cluster_name, Some(role)).await
     }
 
     pub(super) fn unready(&self) -> NoAccess {
