@@ -72,6 +72,6 @@ where
     let words = bounded(said.message().or(said.code()).unwrap_or("no reason given"));
     match said.code() {
         Some("AccessDeniedException" | "AccessDenied") => NotListed::Denied(words),
-        _ => NotListed::Failed(format!("AWS does not list the access entries: {words}")),
+        Some(_) | None => NotListed::Failed(format!("AWS does not list the access entries: {words}")),
     }
 }
