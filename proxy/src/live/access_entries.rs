@@ -102,8 +102,10 @@ pub async fn follow(client: Client, targets: Arc<Targets>, live: Live, telemetry
     loop {
         if let (Ok(bundle), Some(identities)) = (live.bundle(), live.identities()) {
             let places = places(&look, &targets, &bundle, &identities);
+            let before = known.len();
             known.retain(|place, _| places.contains_key(place));
-            let looked = ask(&look, &targets, &places, &mut known).await;
+            let is_gone = known.len() < before;
+            let looked = ask(&look, &targets, &places, &mut known).await || is_gone;
             telemetry.access_entry_clusters(known.values().map(Looked::seen));
             // They may have changed meanwhile.
             let identities = live.identities().unwrap_or(identities);
@@ -121,7 +123,7 @@ pub async fn follow(client: Client, targets: Arc<Targets>, live: Live, telemetry
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(TICK) => {}
+            () = tokio::time::sleep(look.every.map_or(TICK, |every| every.min(TICK))) => {}
             Ok(()) = changes.changed() => tokio::time::sleep(GATHER).await,
         }
     }
