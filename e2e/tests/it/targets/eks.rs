@@ -241,7 +241,7 @@ async fn b113_an_access_entry_of_an_agents_own_role_is_told_and_the_printed_comm
         "pages: {asked:?}"
     );
     assert!(
-        asked.iter().all(|one| one.cluster == CLUSTER || one.by == gate),
+        asked.iter().all(|one| one.cluster != HUB_CLUSTER || one.by == gate),
         "the hub as the gate: {asked:?}"
     );
     assert_eq!(eks.bypass("reader", |_| true).await?.0, "", "the gate's own way in is no way past it");
@@ -263,8 +263,6 @@ async fn b113_an_access_entry_of_an_agents_own_role_is_told_and_the_printed_comm
         eks.runs(line, if line.contains("hub-prod") { GATE_ACCOUNT } else { account }).await?;
     }
     eks.bypass("runner", str::is_empty).await?;
-    eks.another_look().await?;
-    assert_eq!(eks.bypass("runner", |_| true).await?.1, "");
 
     // An identity that comes later is judged by what is known already.
     entries.set(HUB_CLUSTER, &[&runner.replace("-Runner", "-later")]);
