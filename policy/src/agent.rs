@@ -49,7 +49,7 @@ impl Agent {
         let level = own.level.max(guardrails.level);
         let window_terms = window_terms([&own, &*guardrails]);
         // One that this program does not understand authenticates nobody.
-        let trust = |entry: &Subject| Trust::new(&entry.name, entry.oidc.as_ref()?).ok().map(Arc::new);
+        let trust = |entry: &Subject| Trust::new(&entry.name, entry.oidc.as_ref()?).map(Arc::new);
         let trusts = identity.spec.subjects.iter().filter_map(trust).collect();
         Agent { identity, username, groups, own, guardrails, level, window_terms, trusts }
     }

@@ -46,13 +46,19 @@ enum Check {
 }
 
 impl Trust {
-    pub(crate) fn new(name: &str, spec: &OidcSubject) -> Result<Trust, CompileError> {
-        let rules = spec.claim_validation_rules.iter().filter_map(Rule::new).collect::<Result<_, _>>()?;
+    /// `None` where a rule is not understood or none says which tokens are the agent's: [`validate`] refuses such an entry, and
+    /// one that was published all the same lets nobody in (F21).
+    pub(crate) fn new(name: &str, spec: &OidcSubject) -> Option<Trust> {
+        let rules = &spec.claim_validation_rules;
+        if !rules.iter().any(pins) {
+            return None;
+        }
+        let rules = rules.iter().map(|rule| Rule::new(rule)?.ok()).collect::<Option<_>>()?;
         let issuer = Issuer {
             url: spec.issuer.url.as_str().into(),
             certificate_authority: spec.issuer.certificate_authority.as_deref().map(Arc::from),
         };
-        Ok(Trust { name: name.into(), issuer, audiences: spec.issuer.audiences.clone(), rules })
+        Some(Trust { name: name.into(), issuer, audiences: spec.issuer.audiences.clone(), rules })
     }
 
     /// Its name in `AgentIdentity.spec.subjects`.
@@ -102,13 +108,15 @@ impl Rule {
     }
 }
 
+/// Whether a rule says which of an issuer's tokens are meant.
+fn pins(rule: &ClaimValidationRule) -> bool {
+    rule.expression.is_some() || rule.claim.as_deref() == Some("sub") && rule.required_value.is_some()
+}
+
 /// Finds what is wrong with an OIDC entry beyond its schema.
 pub(crate) fn validate(path: &str, spec: &OidcSubject, issues: &mut Issues) {
     validate_issuer(&format!("{path}.issuer"), &spec.issuer, issues);
     let rules = &spec.claim_validation_rules;
-    let pins = |rule: &ClaimValidationRule| {
-        rule.expression.is_some() || rule.claim.as_deref() == Some("sub") && rule.required_value.is_some()
-    };
     if !rules.iter().any(pins) {
         let message = "at least one rule must pin claim 'sub' or be an `expression`";
         issues.invalid(format!("{path}.claimValidationRules"), message);
@@ -168,4 +176,75 @@ fn conditions(spec: &OidcSubject) -> BTreeSet<Condition<'_>> {
 fn condition(rule: &ClaimValidationRule) -> Condition<'_> {
     let ClaimValidationRule { claim, required_value, expression, message: _ } = rule;
     (claim.as_deref(), required_value.as_deref(), expression.as_deref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn entry(rules: &Value) -> OidcSubject {
+        let entry =
+            json!({"issuer": {"url": "https://i", "audiences": ["a"]}, "claimValidationRules": rules});
+        serde_json::from_value(entry).unwrap()
+    }
+
+    fn faults(entry: &OidcSubject) -> usize {
+        let mut issues = Issues::default();
+        validate("", entry, &mut issues);
+        issues.all().len()
+    }
+
+    #[test]
+    fn b122_every_rule_of_an_entry_must_hold() {
+        let rules = json!([
+            {"claim": "sub", "requiredValue": "s", "message": "sub"},
+            {"expression": "claims.level >= 3", "message": "level"},
+        ]);
+        let trust = Trust::new("entry", &entry(&rules)).unwrap();
+        for (claims, expected) in [
+            (json!({"sub": "s", "level": 3}), vec![]),
+            (json!({"sub": "S", "level": 3}), vec!["sub"]),
+            (json!({"sub": ["s"], "level": 3}), vec!["sub"]),
+            (json!({"level": 3}), vec!["sub"]),
+            (json!({"sub": "s", "level": 2}), vec!["level"]),
+            (json!({"sub": "s", "level": "3"}), vec!["level"]),
+            (json!({"sub": "s"}), vec!["level"]),
+            (json!({}), vec!["sub", "level"]),
+        ] {
+            let failing = trust.failing(claims.as_object().unwrap(), &Document::new(&claims).unwrap());
+            assert_eq!(failing.iter().map(|word| &**word).collect::<Vec<_>>(), expected, "{claims}");
+        }
+    }
+
+    #[test]
+    fn f21_an_entry_that_is_not_wholly_understood_lets_nobody_in() {
+        let pin = json!({"claim": "sub", "requiredValue": "s"});
+        for rules in [json!([pin]), json!([{"expression": "claims.sub == 's'"}])] {
+            assert!(Trust::new("entry", &entry(&rules)).is_some() && faults(&entry(&rules)) == 0, "{rules}");
+        }
+        for rules in [
+            json!([]),
+            json!([{"claim": "repository", "requiredValue": "r"}]),
+            json!([{"claim": "sub"}]),
+            json!([pin, {}]),
+            json!([pin, {"claim": "repository"}]),
+            json!([pin, {"requiredValue": "r"}]),
+            json!([pin, {"claim": "repository", "expression": "true"}]),
+            json!([pin, {"requiredValue": "r", "expression": "true"}]),
+            json!([pin, {"claim": "repository", "requiredValue": "r", "expression": "true"}]),
+            json!([pin, {"expression": "claims."}]),
+        ] {
+            assert!(Trust::new("entry", &entry(&rules)).is_none() && faults(&entry(&rules)) > 0, "{rules}");
+        }
+    }
+
+    #[test]
+    fn f24_an_authority_is_one_certificate_at_least() {
+        for pem in ["", "hello", "-----BEGIN CERTIFICATE-----\n%%%\n-----END CERTIFICATE-----\n"] {
+            let mut entry = entry(&json!([{"claim": "sub", "requiredValue": "s"}]));
+            entry.issuer.certificate_authority = Some(pem.to_owned());
+            assert_eq!(faults(&entry), 1, "{pem}");
+        }
+    }
 }
