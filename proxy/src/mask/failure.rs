@@ -74,9 +74,12 @@ where
     Ok(Said { body: rebuilt(status, &said, hidden), denied_by_rbac: by_rbac })
 }
 
-/// Whether RBAC itself refuses the agent, in its own words from their beginning: those of an admission plugin may hold
-/// the same somewhere, in a field that the agent wrote.
+/// Whether RBAC itself refuses the agent, in its own words from their beginning: those of an admission plugin or of a webhook
+/// may hold the same somewhere, in a field that the agent wrote.
 fn is_rbacs(message: &str, username: &str) -> bool {
+    if message.contains(BY_WEBHOOK) {
+        return false;
+    }
     let words = message.split_once("forbidden: ").map(|(_, words)| words);
     words.is_some_and(|words| words.starts_with(&format!("User \"{username}\" cannot ")))
 }
