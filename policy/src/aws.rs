@@ -85,13 +85,18 @@ mod tests {
             "arn:aws:iam:us-east-1:111122223333:role/x",
             "arn:aws:sts::111122223333:assumed-role/x/session",
             "arn:aws:sts::111122223333:role/x",
+            "arn:aws:iam::11112222333x:role/x",
             "arn:azure:iam::111122223333:role/x",
+            "arn:awsX:iam::111122223333:role/x",
+            "arn:aws-of-a-partition-that-is-none:iam::111122223333:role/x",
             "arn:aws:iam::111122223333:role/x:y",
             "arn:aws:iam::111122223333:role/x y",
             "ARN:aws:iam::111122223333:role/x",
         ] {
             assert_eq!(role(other), None, "{other}");
         }
+        let of_length = |length| role(&format!("arn:aws:iam::111122223333:role/{}", "x".repeat(length)));
+        assert!(of_length(64).is_some() && of_length(65).is_none());
     }
 
     #[test]
@@ -115,8 +120,13 @@ mod tests {
             "arn:aws:sts::111122223333:assumed-role/runner/a",
             "arn:aws:sts::111122223333:assumed-role/runner/a\nb",
             "arn:aws:sts::1:assumed-role/runner/session",
+            "arn:aws:sts:us-east-1:111122223333:assumed-role/runner/session",
         ] {
             assert_eq!(assumed_role(other), None, "{other}");
         }
+        let called = |length| {
+            assumed_role(&format!("arn:aws:sts::111122223333:assumed-role/x/{}", "s".repeat(length)))
+        };
+        assert!(called(64).is_some() && called(65).is_none());
     }
 }

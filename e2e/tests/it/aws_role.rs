@@ -327,10 +327,11 @@ async fn f25_sts_that_does_not_answer_lets_nobody_in() -> anyhow::Result<()> {
     let sts = yard.aws.sts();
     let warm = yard.fresh();
     assert_eq!(yard.get(&warm).await?.code, 200);
-    let contradiction = |arn: &str, account: &str, user_id: &str| {
+    let says = |arn: &str, account: &str, user_id: &str| {
         let result = json!({"Account": account, "Arn": arn, "UserId": user_id});
-        Fault::Says(json!({"GetCallerIdentityResponse": {"GetCallerIdentityResult": result}}).to_string())
+        json!({"GetCallerIdentityResponse": {"GetCallerIdentityResult": result}}).to_string()
     };
+    let contradiction = |arn: &str, account: &str, user_id: &str| Fault::Says(says(arn, account, user_id));
     let session = format!("arn:aws:sts::{ACCOUNT}:assumed-role/Claude-Code-Runner/{SESSION}");
     let program = yard.estate.gate.proxies()[0].program();
     let failures = async || -> anyhow::Result<usize> {
@@ -346,7 +347,10 @@ async fn f25_sts_that_does_not_answer_lets_nobody_in() -> anyhow::Result<()> {
         ("redirecting", Fault::Redirect(format!("{}/?stolen", sts.url()))),
         ("garbage", Fault::Says("<GetCallerIdentityResponse/>".to_owned())),
         ("empty", Fault::Says(String::new())),
-        ("endless", Fault::Says("x".repeat(1 << 20))),
+        (
+            "too long, though it is an answer",
+            Fault::Says(says(&session, ACCOUNT, &format!("AROA:{SESSION}")) + &" ".repeat(1 << 20)),
+        ),
         (
             "another account than its ARN's",
             contradiction(&session, "444455556666", &format!("AROA:{SESSION}")),
@@ -376,6 +380,13 @@ async fn f25_sts_that_does_not_answer_lets_nobody_in() -> anyhow::Result<()> {
     sts.fault(None);
     assert!(failures().await? >= before + count, "each is counted");
     assert_eq!(yard.get(&yard.fresh()).await?.code, 200, "and afterwards it goes on");
+    let forged = Presigned::new("sallyport.hub-prod", REGION).minutes_from_now(-4).token(&yard.role);
+    let asked = sts.asked().len();
+    for _ in 0..6 {
+        assert_eq!(yard.get(&forged).await?.code, 401);
+    }
+    let asked = sts.asked().len() - asked;
+    assert!((1..6).contains(&asked), "F14: STS was asked {asked} times about one wrong token");
     let token = yard.fresh();
     assert_eq!(yard.get(&token).await?.code, 200);
     let asked = sts.asked().len();

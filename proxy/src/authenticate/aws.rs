@@ -207,13 +207,17 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn no_sts_no_entry() {
+    /// Verifies with an STS that nobody is.
+    fn tokens() -> AwsTokens {
         let settings = AwsSettings {
             cluster: "sallyport.hub".to_owned(),
             endpoint: "127.0.0.1:1".parse().ok(),
             ..AwsSettings::default()
         };
+        AwsTokens::new(settings, Telemetry::new().expect("unique names"))
+    }
+
+    fn fresh() -> String {
         let now = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
         let url = format!(
             "https://sts.us-east-1.amazonaws.com/?Action=GetCallerIdentity&Version=2011-06-15&X-Amz-Algorithm=AWS4-HMAC-SHA256\
@@ -222,14 +226,24 @@ mod tests {
             &now[..8],
             "a".repeat(64)
         );
-        let token = format!(
-            "{PREFIX}{}",
-            base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, url)
-        );
-        let telemetry = Telemetry::new().expect("unique names");
-        let refused = AwsTokens::new(settings, telemetry.clone()).prove(&token).await;
+        format!("{PREFIX}{}", base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, url))
+    }
+
+    #[tokio::test]
+    async fn f25_no_sts_no_entry() {
+        let tokens = tokens();
+        let refused = tokens.prove(&fresh()).await;
         assert!(matches!(refused, Err(AuthenticateError::Unverifiable(_))), "{refused:?}");
-        let told = String::from_utf8(telemetry.render().expect("encodes")).expect("text");
+        let told = String::from_utf8(tokens.telemetry.render().expect("encodes")).expect("text");
         assert!(told.contains("\nsallyport_sts_failures_total 1\n"), "{told}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn f25_no_more_than_32_are_asked_about_at_once_and_nobody_waits_long_for_that() {
+        let (tokens, began) = (tokens(), tokio::time::Instant::now());
+        let _all = tokens.slots.acquire_many(32).await.expect("32 places");
+        let refused = tokens.prove(&fresh()).await;
+        assert!(matches!(refused, Err(AuthenticateError::Unverifiable(_))), "{refused:?}");
+        assert_eq!(began.elapsed().as_secs(), 5);
     }
 }

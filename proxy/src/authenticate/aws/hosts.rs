@@ -133,5 +133,7 @@ mod tests {
         let one = Hosts::new(vec!["sts.xx-new-1.amazonaws.com".to_owned()]);
         assert_eq!(one.region("sts.xx-new-1.amazonaws.com"), Some("xx-new-1"));
         assert_eq!(one.region("sts.amazonaws.com"), None);
+        let global = Hosts::new(vec!["sts.amazonaws.com".to_owned()]);
+        assert_eq!(global.region("sts.amazonaws.com"), Some("us-east-1"));
     }
 }

@@ -16,6 +16,7 @@ const LIFE: SignedDuration = SignedDuration::from_mins(15);
 /// So much may the signer's clock be ahead, as for STS itself.
 const AHEAD: SignedDuration = SignedDuration::from_mins(5);
 const LONGEST: usize = 8 * 1024;
+const DATE: &str = "%Y%m%dT%H%M%SZ";
 const SIGNED_HEADERS: &str = "host;x-k8s-aws-id";
 
 /// What is wrong with a token. The words hold no byte of it.
@@ -97,12 +98,13 @@ impl Presigned {
         if fields.of("X-Amz-SignedHeaders")? != SIGNED_HEADERS {
             return Err(Fault::SignedHeaders);
         }
-        let date = fields.valid("X-Amz-Date", is_date)?;
+        let date = fields.of("X-Amz-Date")?.to_owned();
+        let signed_at = time_of(&date).ok_or(Fault::Value("X-Amz-Date"))?;
         let credential = fields.valid("X-Amz-Credential", is_credential)?;
         check_scope(&credential, &date, region)?;
         Ok(Self {
             host: host.to_owned(),
-            signed_at: time_of(&date).ok_or(Fault::Value("X-Amz-Date"))?,
+            signed_at,
             credential,
             date,
             expires: expires(fields.of("X-Amz-Expires")?).ok_or(Fault::Value("X-Amz-Expires"))?,
@@ -217,7 +219,8 @@ fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte)
 }
 
-// RFC 3986's unreserved characters and percent-encoded ones, nothing else: `+` means one thing here and another there.
+// RFC 3986's unreserved characters and percent-encoded ones, nothing else: `+` means one thing here and another there. What
+// stood behind an escape may be any byte; each parameter says which it takes.
 fn decoded(text: &str) -> Option<String> {
     let mut out = String::with_capacity(text.len());
     let mut bytes = text.bytes();
@@ -230,9 +233,6 @@ fn decoded(text: &str) -> Option<String> {
         } else {
             return None;
         };
-        if !plain.is_ascii_graphic() {
-            return None;
-        }
         out.push(char::from(plain));
     }
     Some(out)
@@ -246,25 +246,17 @@ fn encoded(text: &str) -> String {
     out
 }
 
-fn is_date(text: &str) -> bool {
-    let shape = |(at, byte): (usize, u8)| match at {
-        8 => byte == b'T',
-        15 => byte == b'Z',
-        _ => byte.is_ascii_digit(),
-    };
-    text.len() == 16 && text.bytes().enumerate().all(shape)
-}
-
 fn time_of(date: &str) -> Option<Timestamp> {
-    let time = DateTime::strptime("%Y%m%dT%H%M%SZ", date).ok()?;
-    Some(time.to_zoned(TimeZone::UTC).ok()?.timestamp())
+    let time = DateTime::strptime(DATE, date).ok()?;
+    let is_one_spelling = time.strftime(DATE).to_string() == date;
+    is_one_spelling.then(|| time.to_zoned(TimeZone::UTC).ok()).flatten().map(|time| time.timestamp())
 }
 
 // `<access key id>/<day>/<region>/sts/aws4_request`
 fn is_credential(text: &str) -> bool {
     let access_key = text.split('/').next().unwrap_or_default();
     let is_key = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    (16..=128).contains(&access_key.len()) && access_key.bytes().all(is_key) && text.len() <= 256
+    (16..=128).contains(&access_key.len()) && access_key.bytes().all(is_key)
 }
 
 fn check_scope(credential: &str, date: &str, region: &str) -> Result<(), Fault> {

@@ -161,6 +161,7 @@ fn hostile_parameters_are_refused() {
             with("20261121T170831Z", "2026-11-21T17:08:31Z"),
             Fault::Value("X-Amz-Date"),
         ),
+        ("a second of one digit", with("20261121T170831Z", "20261121T17083Z"), Fault::Value("X-Amz-Date")),
         ("a date without a zone", with("20261121T170831Z", "20261121T170831"), Fault::Value("X-Amz-Date")),
         ("no lifetime", without("X-Amz-Expires"), Fault::Missing("X-Amz-Expires")),
         ("no time to live", with("Expires=60", "Expires=0"), Fault::Value("X-Amz-Expires")),
@@ -194,7 +195,12 @@ fn hostile_parameters_are_refused() {
         ("no access key", with("ASIAEXAMPLE000000000", ""), Fault::Value("X-Amz-Credential")),
         (
             "an access key of other letters",
-            with("ASIAEXAMPLE000000000", "ASIAEXAMPLE00000000!"),
+            with("ASIAEXAMPLE000000000", "ASIAEXAMPLE00000000%21"),
+            Fault::Value("X-Amz-Credential"),
+        ),
+        (
+            "a longer access key than any",
+            with("ASIAEXAMPLE000000000", &"A".repeat(129)),
             Fault::Value("X-Amz-Credential"),
         ),
         ("slashes as they are", with("%2F20261121%2F", "/20261121/"), Fault::Value("X-Amz-Credential")),
