@@ -41,13 +41,13 @@ pub enum Mood {
     Garbage,
     /// To another address of its own, where the right answer is.
     Redirect,
-    /// Megabytes.
+    /// The right answer, and megabytes of white space after it.
     Huge,
     /// Its discovery document names somebody else.
     OtherIssuer,
     /// Its discovery document names keys behind plain HTTP.
     PlainKeys,
-    /// 500.
+    /// The right answer with a 500.
     Broken,
 }
 
@@ -257,14 +257,14 @@ impl FakeIssuer {
                 return Ok(());
             }
             (Mood::Garbage, _) => ("200 OK", String::new(), "<html>Please log in</html>".to_owned()),
-            (Mood::Huge, _) => ("200 OK", String::new(), " ".repeat(8 * 1024 * 1024)),
-            (Mood::Broken, _) => ("500 Internal Server Error", String::new(), "{}".to_owned()),
             (Mood::Redirect, DISCOVERY | KEYS) => {
                 ("302 Found", format!("Location: {}/elsewhere{target}\r\n", self.url()), String::new())
             }
             (_, KEYS | "/elsewhere/keys") => ("200 OK", String::new(), self.key_set()?.to_string()),
             _ => ("200 OK", String::new(), self.discovery(mood).to_string()),
         };
+        let status = if mood == Mood::Broken { "500 Internal Server Error" } else { status };
+        let body = if mood == Mood::Huge { body + &" ".repeat(8 << 20) } else { body };
         let head = format!(
             "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n{more}\r\n",
             body.len()
