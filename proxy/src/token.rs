@@ -102,8 +102,35 @@ mod tests {
         assert_eq!((one.audiences().as_str(), one.expires()), ("x", Timestamp::from_second(1).ok()));
         let many = Claims::peek(&jwt(r#"{"aud":["a","b\u001b[1m\""]}"#)).expect("read");
         assert_eq!(many.audiences(), "a, b[1m");
-        for junk in ["", "a", "a.b", "a.b.c", "a.b.c.d", "..", &jwt("[]"), &jwt("{\"exp\":\"x\"}")] {
+        assert_eq!(
+            Claims::peek(&jwt(&format!(r#"{{"aud":"{}"}}"#, "a".repeat(500))))
+                .expect("read")
+                .audiences()
+                .len(),
+            128
+        );
+        let signed_twice = format!("{}.c2ln", jwt("{}"));
+        for junk in
+            [&*signed_twice, "", "a", "a.b", "a.b.c", "a.b.c.d", "..", &jwt("[]"), &jwt("{\"exp\":\"x\"}")]
+        {
             assert!(Claims::peek(junk).is_none(), "`{junk}` was read");
+        }
+    }
+
+    #[test]
+    fn only_a_service_account_for_our_audience_is_reviewed_beside_its_issuer() {
+        for (payload, expected) in [
+            (r#"{"sub":"system:serviceaccount:a:b","aud":["x","sallyport"]}"#, true),
+            (r#"{"sub":"system:serviceaccount:a:b","aud":"https://kubernetes.default.svc"}"#, false),
+            (r#"{"sub":"system:serviceaccount:a:b"}"#, false),
+            (r#"{"sub":"alice","aud":"sallyport"}"#, false),
+            (r#"{"aud":"sallyport"}"#, false),
+        ] {
+            assert_eq!(
+                Claims::peek(&jwt(payload)).expect("read").names_service_account(),
+                expected,
+                "{payload}"
+            );
         }
     }
 }

@@ -211,3 +211,21 @@ fn no_rule_set_holds(failing: &[Vec<Arc<str>>]) -> AuthenticateError {
 fn rejected(what: impl ToString, next: &str) -> AuthenticateError {
     AuthenticateError::Rejected(format!("{}; next: {next}", what.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use policy::shard::{GUARDRAILS_NAME, Shard};
+
+    #[tokio::test]
+    async fn f20_what_was_found_under_another_config_counts_for_nothing() {
+        let shard = Shard { format_version: 1, identity: None, policies: Vec::new() };
+        let texts = [(GUARDRAILS_NAME.to_owned(), shard.encode().expect("encodes"))].into();
+        let bundle = Bundle::load(&texts, None).expect("loads");
+        for (under, is_reused) in [(bundle.hash(), true), ("another", false)] {
+            let oidc = Oidc::default();
+            oidc.kept.good(kept::hash("token"), None, (under.into(), Ok(Vec::new())));
+            assert_eq!(oidc.prove("token", &bundle, &[]).await.is_ok(), is_reused, "{under}");
+        }
+    }
+}

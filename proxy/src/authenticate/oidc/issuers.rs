@@ -217,4 +217,38 @@ mod tests {
         assert_eq!(known.verify(&token("b"), at(600)), Look::Unavailable, "it may be a new key");
         assert_eq!(known.verify(&token("a"), at(600) + Duration::from_millis(1)), Look::Unavailable);
     }
+
+    #[tokio::test]
+    async fn f25_strangers_who_come_at_once_make_the_gate_ask_once() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("https://{}", listener.local_addr().expect("bound"));
+        let pem = rcgen::generate_simple_self_signed(vec!["issuer".to_owned()]).expect("made").cert.pem();
+        let issuer = Issuer { url: url.into(), certificate_authority: Some(pem.into()) };
+        let watched = Issuers::default().get(&issuer);
+        let (hanging_up, asked) = (Arc::new(Mutex::new(0)), 8);
+        let connections = Arc::clone(&hanging_up);
+        let accepting = tokio::spawn(async move {
+            while listener.accept().await.is_ok() {
+                *connections.lock().expect("not poisoned") += 1;
+            }
+        });
+        let verified =
+            futures::future::join_all((0..asked).map(|_| async { watched.verify(&token("b")).await })).await;
+        accepting.abort();
+        assert_eq!(verified, vec![None; asked]);
+        // One, unless the machine took longer than the pause for all of them.
+        let connections = *hanging_up.lock().expect("not poisoned");
+        assert!((1..asked).contains(&connections), "{connections} connections for {asked} tokens");
+    }
+
+    #[test]
+    fn an_issuer_that_nobody_trusts_any_more_is_forgotten() {
+        let named = |url: &str| Issuer { url: url.into(), certificate_authority: None };
+        let (issuers, kept, gone) = (Issuers::default(), named("https://a"), named("https://b"));
+        let watched = issuers.get(&kept);
+        issuers.get(&gone);
+        issuers.forget_all_but(&BTreeSet::from([&kept]));
+        assert_eq!(issuers.known.lock().expect("not poisoned").len(), 1);
+        assert!(Arc::ptr_eq(&issuers.get(&kept), &watched), "with the keys that are known");
+    }
 }

@@ -70,7 +70,7 @@ pub enum Signature {
 }
 
 impl Keys {
-    /// Reads a JWK set. Keys that sign nothing for us are left out: for encryption, symmetric, nameless, of an unknown kind.
+    /// Reads a JWK set. Keys that sign nothing for us are left out: for encryption, symmetric, of an unknown kind.
     /// `None` if it is none.
     pub fn read(json: &[u8]) -> Option<Keys> {
         let set: Value = serde_json::from_slice(json).ok()?;
@@ -103,7 +103,7 @@ impl Key {
         let jwk: Jwk = serde_json::from_value(json.clone()).ok()?;
         let signs = jwk.r#use.as_deref().is_none_or(|to| to == "sig");
         let verifies = jwk.key_ops.as_ref().is_none_or(|all| all.iter().any(|one| one == "verify"));
-        if !signs || !verifies || jwk.kid.is_empty() {
+        if !signs || !verifies {
             return None;
         }
         let material = Material::read(&jwk)?;
@@ -224,6 +224,7 @@ mod tests {
             json!({"kid": "other"}),
             json!({"crv": "P-384"}),
             json!({"x": "AA"}),
+            json!({"y": b64(&[&point[33..], &[0]].concat())}),
             json!({"kty": "oct", "k": "AA"}),
         ] {
             assert_eq!(set(&[jwk(more.clone())]).verify(&good), Signature::UnknownKey, "{more}");
@@ -240,5 +241,22 @@ mod tests {
         assert_eq!(set(&[other.clone(), jwk(json!({}))]).verify(&good), Signature::Good, "one `kid` twice");
         assert_eq!(set(&[other]).verify(&good), Signature::OtherAlgorithm);
         assert!(Keys::read(b"{}").is_none() && Keys::read(b"<html>").is_none());
+    }
+
+    #[test]
+    fn b122_weak_and_broken_keys_and_those_beyond_the_hundredth_are_none() {
+        let of = |key: Value| set(&[key]).count();
+        let rsa = |bytes: usize| json!({"kty": "RSA", "kid": "k", "e": "AQAB", "n": b64(&vec![0xc5; bytes])});
+        assert_eq!([128, 255, 256, 1024, 1025].map(|bytes| of(rsa(bytes))), [0, 0, 1, 1, 0]);
+        let ed25519 =
+            |bytes: usize| json!({"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": b64(&vec![7; bytes])});
+        assert_eq!([31, 32, 33].map(|bytes| of(ed25519(bytes))), [0, 1, 0]);
+        assert_eq!(set(&vec![ed25519(32); MOST + 1]).count(), MOST);
+        let for_one =
+            set(&[json!({"kty": "RSA", "kid": "k", "alg": "RS256", "e": "AQAB", "n": b64(&[0xc5; 256])})]);
+        for algorithm in [Algorithm::RS384, Algorithm::RS512, Algorithm::PS256] {
+            assert_eq!(for_one.verify(&token(algorithm, "k", vec![0; 256])), Signature::OtherAlgorithm);
+        }
+        assert_eq!(for_one.verify(&token(Algorithm::RS256, "k", vec![0; 256])), Signature::Bad);
     }
 }
