@@ -47,6 +47,10 @@ fn what_could_be_long_or_is_unknown_does_not_compile() {
     let deep = format!("{}true{}", "(".repeat(MAX_DEPTH + 1), ")".repeat(MAX_DEPTH + 1));
     let long = format!("'{}' == ''", "a".repeat(MAX_SOURCE));
     let list = format!("1 in [{}]", ["1"; 129].join(","));
+    let map =
+        format!("{{{}}} == claims.m", (0..129).map(|n| format!("{n}: 1")).collect::<Vec<_>>().join(","));
+    let chain = format!("claims{} == 1", ".a".repeat(2 * MAX_DEPTH));
+    let sum = format!("{} == 1", ["1"; 2 * MAX_DEPTH + 1].join("+"));
     let parts = ["claims.a"; 400].join("||");
     let loops = ["claims.l.exists(x,x)"; 9].join("||");
     for (source, expected) in [
@@ -66,15 +70,29 @@ fn what_could_be_long_or_is_unknown_does_not_compile() {
         (deep.as_str(), CompileError::TooDeep),
         (long.as_str(), CompileError::TooLong),
         (list.as_str(), CompileError::TooManyEntries),
+        (map.as_str(), CompileError::TooManyEntries),
+        (chain.as_str(), CompileError::TooDeep),
+        (sum.as_str(), CompileError::TooDeep),
+        ("claims.l.exists(k, v, true)", CompileError::NotOffered("a loop over two variables")),
         (parts.as_str(), CompileError::TooLarge),
         (loops.as_str(), CompileError::TooManyLoops),
     ] {
         assert_eq!(Expression::compile(source, &["claims"]).unwrap_err(), expected, "{source}");
     }
-    for source in ["", "claims.", "claims.a ==", "claims.?a == 1", "\0", "claims.a == 'x", &"?".repeat(125)] {
+    for source in [
+        "",
+        "claims.",
+        "claims.a ==",
+        "claims.?a == 1",
+        "\0",
+        "claims.a == 'x",
+        "\u{1b}[1m",
+        &"?".repeat(125),
+    ] {
         let error = Expression::compile(source, &["claims"]).unwrap_err();
         assert!(matches!(error, CompileError::Syntax(_)), "{source}: {error}");
-        assert!(!error.to_string().contains('\n') && error.to_string().len() < 300, "{error}");
+        let text = error.to_string();
+        assert!(!text.contains(char::is_control) && text.len() < 300, "{text}");
     }
 }
 
@@ -82,8 +100,10 @@ fn what_could_be_long_or_is_unknown_does_not_compile() {
 fn documents_are_bounded() {
     let nested = (0..20).fold(json!(1), |inner, _| json!([inner]));
     let many = vec![vec![1; 200]; 30];
+    let keys = (0..257).map(|n| (n.to_string(), json!(1))).collect();
     for (document, expected) in [
         (json!({"l": vec![1; 257]}), DocumentError::TooLong),
+        (keys, DocumentError::TooLong),
         (nested, DocumentError::TooDeep),
         (json!(many), DocumentError::TooMany),
     ] {
