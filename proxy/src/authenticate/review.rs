@@ -179,6 +179,32 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn f25_no_more_than_32_are_reviewed_at_once() {
+        let config = kube::Config::new(http::Uri::from_static("http://127.0.0.1:1"));
+        let reviews = Reviews::new(Client::try_from(config).expect("a client"));
+        let all = reviews.slots.acquire_many(32).await.expect("32 places");
+        assert!(timeout(REVIEW * 10, reviews.review("token")).await.is_err(), "it waits for its turn");
+        drop(all);
+        assert!(matches!(reviews.review("token").await, Err(AuthenticateError::Unavailable(_))));
+    }
+
+    #[test]
+    fn an_end_is_told_and_no_audience_is_none() {
+        let of = |claims: &str| {
+            use base64::Engine as _;
+            let payload = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(claims);
+            rejection(
+                Claims::peek(&format!("e30.{payload}.c2ln")).as_ref(),
+                Timestamp::from_second(100).expect("a time"),
+            )
+        };
+        assert!(of(r#"{"exp":100,"aud":"sallyport"}"#).starts_with("the token has expired"));
+        for valid in [r#"{"exp":101,"aud":"sallyport"}"#, r#"{"exp":101}"#] {
+            assert!(of(valid).starts_with("the token is not valid;"), "{valid}");
+        }
+    }
+
     #[test]
     fn a_wrong_audience_is_named() {
         let token = "e30.eyJhdWQiOlsiaHR0cHM6Ly9rdWJlcm5ldGVzLmRlZmF1bHQuc3ZjIl19.c2ln";
