@@ -224,7 +224,7 @@ mod tests {
         let resources = resources.iter().map(pattern).collect();
         let target = Target::Resources {
             namespaces,
-            groups: Some(form(groups)),
+            groups: Some(form(groups)).filter(|_| groups != ["*"]),
             resources,
             names: Some(form(&["x"])),
         };
@@ -284,6 +284,21 @@ mod tests {
             let pods = of(&implied, "pods");
             assert_eq!(pods, [".spec"], "{path}");
         }
+    }
+
+    #[test]
+    fn b26_wildcards_and_metadata_reach_the_templates_too() {
+        let env = ".spec.containers[*].env[*].value";
+        for (groups, resources) in [(["*"], ["pods"]), ([""], ["*"]), (["*"], ["*"])] {
+            let deployments = of(&implied_paths(&resources, &groups, &[env]), "deployments");
+            assert!(deployments.contains(&format!(".spec.template{env}")), "{groups:?} {resources:?}");
+        }
+        let implied = implied_paths(&["pods"], &[""], &[".metadata.annotations['a/b']"]);
+        assert!(of(&implied, "jobs").contains(&".spec.template.metadata.annotations['a/b']".to_owned()));
+        let implied = implied_paths(&["deployments"], &["apps"], &[".spec.template.*.containers[*].args"]);
+        assert!(of(&implied, "pods").contains(&".*.containers[*].args".to_owned()), "{implied:?}");
+        let implied = implied_paths(&["*"], &["*"], &[".spec.password"]);
+        assert!(of(&implied, "controllerrevisions").contains(&".data.spec.password".to_owned()));
     }
 
     #[test]
