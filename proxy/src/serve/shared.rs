@@ -74,11 +74,15 @@ mod tests {
             assert!(touches(&form(owners.clone())) && touches(&form(finalizers.clone())));
             assert!(!touches(&form(harmless.clone())));
         }
+        for none in [json!(null), json!([])] {
+            assert!(!touches(&Body::Object(json!({"metadata": {"finalizers": none}}))), "{none}");
+        }
         for patch in [
             json!({"metadata": {"finalizers": null}}),
             json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a/b"]}}),
             json!({"metadata": {"$setElementOrder/ownerReferences": []}}),
             json!({"metadata": {"$patch": "replace"}}),
+            json!({"metadata": {"$retainKeys": ["name"]}}),
             json!({"$patch": "replace"}),
             json!({"metadata": null}),
         ] {
