@@ -97,6 +97,10 @@ mod tests {
             ),
             (Some("application/json;as=Table;g=meta.k8s.io;v=v1;q=0"), "application/json".to_owned()),
             (Some("application/json;as=Secret;g=meta.k8s.io;v=v1"), "application/json".to_owned()),
+            (Some("application/json;as=Table;g=acme.example;v=v1"), "application/json".to_owned()),
+            (Some("application/json;as=Table;g=meta.k8s.io;v=v2"), "application/json".to_owned()),
+            (Some("application/json;as=Table;g=meta.k8s.io;v=v1;q=1.5"), "application/json".to_owned()),
+            (Some("text/html;as=Table;g=meta.k8s.io;v=v1"), "application/json".to_owned()),
             (Some("application/json;q=x;y"), "application/json".to_owned()),
         ];
         for (client, want) in cases {

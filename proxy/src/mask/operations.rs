@@ -41,7 +41,7 @@ mod tests {
 
     #[test]
     fn b50_a_value_near_a_masked_field_is_hidden_and_others_stay() {
-        let masks = rule(&[".data.*", ".spec.containers[*].env"]);
+        let masks = rule(&[".data.*", ".spec.containers[*].env", ".spec['a~b']"]);
         let table = [
             ("/data/password", true),
             ("/data/password/deep", true),
@@ -49,6 +49,7 @@ mod tests {
             ("", true),
             ("/spec/containers/0/env/-", true),
             ("/spec/containers", true),
+            ("/spec/a~0b", true),
             ("/metadata/annotations/kubectl.kubernetes.io~1last-applied-configuration", true),
             ("/metadata/annotations", true),
             ("/metadata/annotations/kapp.k14s.io~1original", true),

@@ -213,9 +213,41 @@ fn is_unseen(resource: &str, path: &[Step]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use policy::mask::MaskPath;
+    use std::sync::Arc;
 
-    use super::is_unseen;
+    use masking::Cells;
+    use policy::action::{ResourceAction, Scope, Verb};
+    use policy::mask::{MaskPath, MaskRule, Replacement};
+
+    use super::{cells, is_unseen};
+
+    #[test]
+    fn b10_cells_of_custom_kinds_are_masked_whatever_the_path() {
+        let rule = |paths: &[&str]| {
+            let paths = paths.iter().map(|path| MaskPath::parse(path).unwrap()).collect();
+            let (policy, name) = ("p".into(), "m".into());
+            [Arc::new(MaskRule { policy, name, paths, replacement: Replacement::Placeholder })]
+        };
+        for (group, resource, paths, expected) in [
+            ("", "configmaps", &[".data.*"][..], Cells::Keep),
+            ("apps", "deployments", &[".data.*", ".spec.replicas"], Cells::MaskAfterFirst),
+            ("acme.example", "configmaps", &[".data.*"], Cells::MaskAfterFirst),
+            ("apps.kruise.io", "clonesets", &[".spec.containers[*].env"], Cells::MaskAfterFirst),
+        ] {
+            let action = ResourceAction {
+                verb: Verb::List,
+                group: group.to_owned(),
+                version: "v1".to_owned(),
+                resource: resource.to_owned(),
+                subresource: None,
+                scope: Scope::AllNamespaces,
+                name: None,
+                dry_run: false,
+                may_create: false,
+            };
+            assert_eq!(cells(&action, &rule(paths)), expected, "{group} {resource} {paths:?}");
+        }
+    }
 
     #[test]
     fn b10_cells_stay_only_where_no_column_shows_the_field() {

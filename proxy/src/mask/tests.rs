@@ -172,10 +172,36 @@ async fn a_long_answer_streams_in_frames_worth_sending() {
         whole.extend_from_slice(&data);
     }
     assert!(sizes[..sizes.len() - 1].iter().all(|size| *size >= 16 * 1024), "{sizes:?}");
+    assert!(sizes.iter().all(|size| *size < 66 * 1024), "F12: {sizes:?}");
     assert!(!String::from_utf8(whole.clone()).unwrap().contains(SECRET));
     let parsed: Value = serde_json::from_slice(&whole).unwrap();
     assert_eq!(parsed["items"].as_array().unwrap().len(), 500);
     assert_eq!((tally.masked_values(), tally.ended()), (1000, End::Whole));
+}
+
+#[tokio::test(start_paused = true)]
+async fn f10_a_body_that_stalls_is_not_waited_for() {
+    for (code, seconds) in [(200, 1), (500, 10)] {
+        let begun = Frame::data(Bytes::from_static(b"{\"kind\":\"SecretList\","));
+        let body = StreamBody::new(stream::iter([Ok::<_, Infallible>(begun)]).chain(stream::pending()));
+        let (prepared, id, since) =
+            (prepared(Form::List, false), RequestId::new(), tokio::time::Instant::now());
+        let status = StatusCode::from_u16(code).unwrap();
+        assert!(prepared.mask_parts(status, &json_fields(), body, AGENT, &id).await.is_ok());
+        assert_eq!(since.elapsed(), Duration::from_secs(seconds), "{code}");
+    }
+}
+
+#[tokio::test]
+async fn e13_a_log_that_breaks_off_never_ends_cleanly() {
+    let log = Prepared { accept: String::new(), reading: Reading::Log, is_watch: false, is_write: false };
+    let pieces = [Ok(Frame::data(Bytes::from_static(b"line\n"))), Err(BodyError::from("reset"))];
+    let (body, id) = (StreamBody::new(stream::iter(pieces)), RequestId::new());
+    let plain = fields(&[(CONTENT_TYPE, "text/plain")]);
+    let answer = log.mask_parts(StatusCode::OK, &plain, body, AGENT, &id).await.unwrap();
+    let (response, tally) = answer.into_parts();
+    assert!(response.into_body().collect().await.is_err());
+    assert_eq!(tally.ended(), End::Broken);
 }
 
 #[tokio::test]
@@ -302,6 +328,9 @@ async fn b44_a_custom_kinds_own_server_may_quote_it_when_a_read_fails() {
 async fn b47_errors_that_are_no_status_say_only_the_code() {
     for (headers, body) in [
         (fields(&[(CONTENT_TYPE, "text/plain")]), format!("panic: {SECRET}")),
+        (fields(&[(CONTENT_TYPE, "text/html")]), status(500, "x", SECRET, json!([]))),
+        (json_fields(), json!({"kind": "Secret", "apiVersion": "v1", "message": SECRET}).to_string()),
+        (json_fields(), json!({"kind": "Status", "apiVersion": "v2", "message": SECRET}).to_string()),
         (json_fields(), format!("{{\"a\":\"{SECRET}\"}}")),
         (json_fields(), format!("{SECRET}{{")),
         (json_fields(), status(500, "x", &"y".repeat(70_000), json!([]))),
@@ -334,6 +363,36 @@ async fn the_targets_own_rbac_speaks_for_itself_and_the_gate_says_so() {
 }
 
 #[tokio::test]
+async fn b44_who_quotes_rbac_is_not_rbac() {
+    let quoted = format!("forbidden: User \"{AGENT}\" cannot be {SECRET}");
+    for (code, message) in [
+        (403, format!("admission webhook \"w.example\" denied the request: label {quoted}")),
+        (403, format!("pods \"x\" is forbidden: the label is {quoted}")),
+        (422, format!("secrets \"x\" is {quoted}")),
+    ] {
+        let body = status(code, "Forbidden", &message, json!([]));
+        let answer = masked(&prepared(Form::Object, true), code, &json_fields(), body).await.unwrap();
+        let (response, body, _) = text(answer).await;
+        assert!(!body.contains(SECRET) && warnings(&response).is_empty(), "{message}: {body}");
+    }
+}
+
+#[tokio::test]
+async fn b45_an_error_is_capped_and_cleaned() {
+    let causes: Vec<Value> =
+        (0..70).map(|_| json!({"reason": "r".repeat(600), "message": "m", "field": "f"})).collect();
+    let body = status(409, &"R".repeat(600), &format!("\u{1b}[2J{}", "x".repeat(9000)), json!(causes));
+    let (_, body, _) =
+        text(masked(&prepared(Form::Object, true), 409, &json_fields(), body).await.unwrap()).await;
+    let said: Value = serde_json::from_str(&body).unwrap();
+    let length = |text: &Value| text.as_str().unwrap().len();
+    assert_eq!((length(&said["reason"]), length(&said["message"])), (512, 8192));
+    assert!(said["message"].as_str().unwrap().starts_with("[2Jx"), "no control character");
+    let causes = said["details"]["causes"].as_array().unwrap();
+    assert_eq!((causes.len(), length(&causes[0]["reason"])), (64, 512));
+}
+
+#[tokio::test]
 async fn logs_stream_as_text_and_discovery_as_it_is() {
     let read = |reading| Prepared { accept: String::new(), reading, is_watch: false, is_write: false };
     let (log, open) = (read(Reading::Log), read(Reading::Open));
@@ -342,6 +401,11 @@ async fn logs_stream_as_text_and_discovery_as_it_is() {
     assert_eq!((body.as_str(), tally.ended()), ("line\n", End::Whole));
     assert_eq!(response.headers()[CONTENT_TYPE], "text/plain");
     assert!(masked(&log, 200, &fields(&[(CONTENT_TYPE, "text/html")]), "x").await.is_err());
+    for code in [206, 302] {
+        assert!(
+            masked(&log, code, &plain, "x").await.is_err() && masked(&open, code, &plain, "x").await.is_err()
+        );
+    }
     let proto = fields(&[(CONTENT_TYPE, "application/com.github.proto-openapi.spec.v2@v1.0+protobuf")]);
     let (response, _, _) = text(masked(&open, 200, &proto, "x").await.unwrap()).await;
     assert_eq!(response.headers()[CONTENT_TYPE], proto[CONTENT_TYPE]);

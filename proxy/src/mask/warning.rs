@@ -76,6 +76,10 @@ mod tests {
         for bad in ["199 - \"x\"", "299 - x", "299 - \"x", "299"] {
             assert!(passed(bad, false).is_empty(), "{bad}");
         }
+        let (mut many, mut to) = (HeaderMap::new(), HeaderMap::new());
+        (0..20).for_each(|_| add(&mut many, "x"));
+        pass(&many, &mut to, false);
+        assert_eq!(to.get_all(header::WARNING).iter().count(), 16);
         assert_eq!(passed("299 - \"canary\"", true), [format!("299 - \"{WITHHELD}\"")]);
     }
 
