@@ -24,9 +24,7 @@ impl Masker {
             Act::Copy => self.pass_over(true, true, c),
             Act::Blank => self.blank_over(true, c),
             Act::Into(node) => match self.root_plan().map(|plan| plan.node(node)) {
-                Some(found) if found.mask.is_some() || !found.ignores_members() => {
-                    self.enter(Frame::Members(node), c)
-                }
+                Some(found) if !found.ignores_members() => self.enter(Frame::Members(node), c),
                 Some(_) | None => self.pass_over(true, true, c),
             },
             Act::Mask(rule) => self.enter(Frame::MaskedMembers(rule), c),
@@ -50,9 +48,7 @@ impl Masker {
             Act::Copy => self.pass_over(false, true, c),
             Act::Blank => self.blank_over(false, c),
             Act::Into(node) => match self.root_plan().map(|plan| plan.node(node)) {
-                Some(found) if found.mask.is_some() || found.items != Step::Copy => {
-                    self.enter(Frame::Elements(node), c)
-                }
+                Some(found) if found.items != Step::Copy => self.enter(Frame::Elements(node), c),
                 Some(_) | None => self.pass_over(false, true, c),
             },
             Act::Mask(rule) => self.enter(Frame::MaskedElements(rule), c),

@@ -4,8 +4,8 @@
 
 mod common;
 
-use common::{LAST_APPLIED, expect, mask, mask_in_chunks, plans};
-use masking::{Cells, Expectation, Form, GroupKind, MaskError, Masker};
+use common::{LAST_APPLIED, expect, mask, mask_in_chunks, plans, rule};
+use masking::{Cells, Expectation, Form, GroupKind, MaskError, Masker, PlanError, Plans};
 use serde_json::{Value, json};
 
 const SECRET: &str = "Y2FuYXJ5LWNhbmFyeS1jYW5hcnk=";
@@ -46,6 +46,16 @@ fn c10_base64_fields_stay_base64_and_text_stays_text() {
         r#"{{"kind":"Secret","apiVersion":"v1","data":{{"p":"{MASKED}"}},"stringData":{{"p":"[MASKED:secret-data]"}},"type":"Opaque"}}"#
     );
     assert_eq!(run(&secrets(Form::Object), &text), want);
+    let plans = ["data", "binaryData"].map(|field| rule("secret-data", "*", "*", &format!(".{field}.*")));
+    let plans = std::sync::Arc::new(Plans::compile(plans.into()).unwrap());
+    let text = format!(
+        r#"{{"kind":"ConfigMap","apiVersion":"v1","binaryData":{{"p":"{SECRET}"}},"data":{{"p":"canary"}}}}"#
+    );
+    let want = format!(
+        r#"{{"kind":"ConfigMap","apiVersion":"v1","binaryData":{{"p":"{MASKED}"}},"data":{{"p":"[MASKED:secret-data]"}}}}"#
+    );
+    let masked = mask(&plans, &expect("", "ConfigMap", Form::Object), text.as_bytes()).unwrap();
+    assert_eq!(String::from_utf8(masked).unwrap(), want);
 }
 
 #[test]
@@ -99,6 +109,8 @@ fn b41_the_kind_of_the_answer_decides() {
 fn b09_a_kind_nobody_expects_is_refused() {
     let text = r#"{"kind":"Other","apiVersion":"v1","data":{}}"#;
     assert_eq!(refused(&secrets(Form::Object), text), MaskError::Kind("Other".into()));
+    let foreign = r#"{"kind":"OtherList","apiVersion":"acme.example/v1","items":[{"data":{"a":"b"}}]}"#;
+    assert_eq!(refused(&secrets(Form::List), foreign), MaskError::Kind("OtherList".into()));
     let also = Expectation { also: vec![GroupKind::new("", "Other")], ..secrets(Form::Object) };
     assert_eq!(run(&also, text), text);
     for list in [
@@ -122,6 +134,9 @@ fn b09_a_kind_that_comes_late_and_contradicts_is_refused() {
     ] {
         assert!(matches!(refused(&vaults(Form::Object), text), MaskError::Contradiction(_)), "{text}");
     }
+    let late = r#"{"apiVersion":"v1","data":{"a":"b"},"kind":"Secret"}"#;
+    let unmasked = expect("", "ConfigMap", Form::Object);
+    assert!(matches!(refused(&unmasked, late), MaskError::Contradiction(_)), "one of them has no plan");
     assert!(matches!(
         refused(&secrets(Form::Object), r#"{"kind":"Secret","kind":"Secret","apiVersion":"v1"}"#),
         MaskError::Unexpected { .. }
@@ -267,6 +282,23 @@ fn b20_what_is_not_this_object_as_json_is_replaced_whole() {
     for value in [json!({"a": "canary"}), json!(["canary"])] {
         assert!(!run(&secrets(Form::Object), &annotated(&value)).contains("canary"));
     }
+}
+
+#[test]
+fn f11_what_is_nested_without_end_or_closed_by_another_bracket_is_refused_in_masked_fields_too() {
+    let with = |data: &str| format!(r#"{{"kind":"Secret","apiVersion":"v1","data":{data}"#);
+    let deep = with(&format!(r#"{{"p":{}"#, "[".repeat(100_000)));
+    assert!(matches!(refused(&secrets(Form::Object), &deep), MaskError::Depth(_)));
+    for crossed in [r#"{"p":"x"]}"#, r#"{"p":["x"}}}"#] {
+        assert!(matches!(refused(&secrets(Form::Object), &with(crossed)), MaskError::Syntax(_)), "{crossed}");
+    }
+}
+
+#[test]
+fn f28_no_more_rules_are_compiled_than_can_be_told_apart() {
+    let rules = |count| Plans::compile(vec![rule("r", "", "Secret", ".data"); count]);
+    assert!(rules(Plans::MAX_RULES).is_ok());
+    assert_eq!(rules(Plans::MAX_RULES + 1).err(), Some(PlanError::TooManyRules));
 }
 
 #[test]
