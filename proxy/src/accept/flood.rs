@@ -112,6 +112,8 @@ mod tests {
             assert_eq!(meter.read(&one), Err(Flood), "kind {kind}");
             tokio::time::advance(Duration::from_secs(1)).await;
             assert_eq!((0..100).filter(|_| meter.read(&one).is_ok()).count(), 40, "kind {kind}");
+            tokio::time::advance(Duration::from_secs(3600)).await;
+            assert_eq!((0..1000).filter(|_| meter.read(&one).is_ok()).count(), 400, "kind {kind}");
         }
     }
 

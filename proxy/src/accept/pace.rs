@@ -102,6 +102,11 @@ mod tests {
         let (read, seconds) = took(8 * 1024, 384).await;
         assert!(read.is_err_and(|error| error.is::<TooSlow>()), "half the pace");
         assert!((15..=21).contains(&seconds), "{seconds}");
+        let nothing = futures::stream::pending::<Result<Frame<Bytes>, std::convert::Infallible>>();
+        let began = Instant::now();
+        let read = Paced::new(StreamBody::new(nothing)).collect().await;
+        assert!(read.is_err_and(|error| error.is::<TooSlow>()), "not a byte");
+        assert_eq!(began.elapsed().as_secs(), 10);
     }
 
     #[tokio::test(start_paused = true)]

@@ -221,3 +221,39 @@ impl Drop for InFlight {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::accept::Places;
+    use crate::telemetry::Telemetry;
+
+    fn session() -> Session {
+        let places = Places::new(100, 50, Telemetry::new().expect("metrics"));
+        Session::new(SocketAddr::from(([127, 0, 0, 1], 40_000)), places.stranger())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn f14_a_strangers_requests_are_looked_at_one_after_the_other() {
+        let session = session();
+        let first = session.one_at_a_time().await.expect("a stranger");
+        let second = tokio::time::timeout(Duration::from_secs(60), session.one_at_a_time());
+        assert!(second.await.is_err(), "while the first one lasts");
+        drop(first);
+        session.belongs_to(&AgentKey::new("agents", "a")).expect("a place");
+        assert!(session.one_at_a_time().await.is_none(), "an agent's are looked at as they come");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn f33_what_is_to_end_and_has_nothing_to_do_is_closed_soon() {
+        let (session, now) = (session(), Instant::now());
+        drop(session.request());
+        session.belongs_to(&AgentKey::new("agents", "a")).expect("a place");
+        let due = |seconds| session.due(now + Duration::from_secs(seconds), now, false);
+        assert!(matches!((due(11), due(299)), (Due::Wait(_), Due::Wait(_))));
+        assert_eq!(due(300), Due::EndSoon);
+        session.end_soon();
+        assert!(matches!(due(9), Due::Wait(_)));
+        assert_eq!(due(10), Due::End(Why::Idle));
+    }
+}

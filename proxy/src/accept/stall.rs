@@ -134,6 +134,32 @@ mod tests {
         sips.abort();
     }
 
+    /// Takes bytes and never sends them on.
+    struct Corked;
+
+    impl AsyncWrite for Corked {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn f10_what_cannot_be_flushed_is_given_up() {
+        let mut near = Stall::new(Corked, Duration::from_secs(60));
+        near.write_all(b"12345678").await.expect("taken");
+        let started = Instant::now();
+        assert_eq!(near.flush().await.expect_err("stalled").kind(), io::ErrorKind::TimedOut);
+        assert_eq!(started.elapsed().as_secs(), 60);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_peer_who_is_slow_but_reads_is_served() {
         let (near, mut far) = tokio::io::duplex(1024);

@@ -47,6 +47,22 @@ async fn repelled(name: &str, most: u32, make: impl Fn(u32) -> Vec<u8>) {
 }
 
 #[tokio::test]
+async fn f13_f14_a_client_is_told_what_it_may_send() {
+    let server = Server::new();
+    let attacker = Attacker::connect(&server, &[]).await;
+    let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().expect("four bytes"));
+    let told = attacker.hears(|heard| heard.kind == SETTINGS && !heard.payload.is_empty()).await;
+    let of = |name: u16| {
+        let mut settings = told.payload.chunks(6);
+        settings.find(|one| one[..2] == name.to_be_bytes()).map(|one| number(&one[2..]))
+    };
+    let (streams, window, headers) = (of(3), of(INITIAL_WINDOW), of(6));
+    assert_eq!((streams, window, headers), (Some(100), Some(128 * 1024), Some(64 * 1024)));
+    let more = attacker.hears(|heard| heard.kind == WINDOW_UPDATE && heard.stream == 0).await;
+    assert_eq!(number(&more.payload), 256 * 1024 - 65_535, "of the connection");
+}
+
+#[tokio::test]
 async fn f14_rapid_reset_ends_the_connection() {
     let reset = |number: u32| {
         let stream = id(number + 1);
