@@ -7,6 +7,7 @@
     reason = "a test that cannot go on fails"
 )]
 
+mod closed;
 mod discovery;
 mod frames;
 mod framing;
@@ -116,6 +117,8 @@ async fn b122_every_wrong_token_is_401_and_nothing_goes_upstream() {
         ("Bearer wrong", "mount a projected token with audience sallyport"),
         ("Bearer kubernetes", "mount a projected token with audience sallyport"),
         ("Bearer stranger", "no AgentIdentity names the subject `system:serviceaccount:agents:stranger`"),
+        ("Bearer k8s-aws-v1.aHR0cHM", "no AgentIdentity of this gate names an AWS IAM role"),
+        ("Bearer e30.eyJhdWQiOiJzYWxseXBvcnQiLCJleHAiOjF9.good", "the token has expired"),
         (jwt, "token audience is \"https://kubernetes.default.svc\" but must be \"sallyport\""),
     ] {
         let answer = world.send("GET", MAPS, &[("authorization", authorization)], "").await;

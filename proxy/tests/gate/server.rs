@@ -18,6 +18,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
+const REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
+
 /// A request as it came.
 #[derive(Clone, Debug)]
 pub struct Seen {
@@ -154,6 +156,12 @@ impl Server {
         seen.iter().filter(|one| !one.header("impersonate-user").is_empty()).cloned().collect()
     }
 
+    /// How many tokens were to be reviewed.
+    pub fn reviews(&self) -> usize {
+        let seen = self.inner.seen.lock().unwrap();
+        seen.iter().filter(|one| one.target.starts_with(REVIEWS)).count()
+    }
+
     /// Every byte that came, on whichever connection and on whosever behalf.
     pub fn raw(&self) -> Vec<u8> {
         self.inner.raw.lock().unwrap().clone()
@@ -206,7 +214,7 @@ impl Server {
 
     /// What the gate itself asks.
     fn own(&self, seen: &Seen) -> Option<Reply> {
-        if seen.target.starts_with("/apis/authentication.k8s.io/v1/tokenreviews") {
+        if seen.target.starts_with(REVIEWS) {
             let asked: Value = serde_json::from_slice(&seen.body).unwrap();
             return Some(if *self.inner.reviews_fail.lock().unwrap() {
                 Reply::Json(500, json!({"kind": "Status", "code": 500}))
