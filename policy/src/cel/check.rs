@@ -138,9 +138,6 @@ impl<'a> Walk<'a> {
         if self.loops > MAX_LOOPS {
             return Err(CompileError::TooManyLoops);
         }
-        if one.iter_var2.is_some() {
-            return Err(CompileError::NotOffered("a loop over two variables"));
-        }
         // A variable of the caller's keeps its meaning everywhere.
         if self.variables.contains(&one.iter_var.as_str()) {
             return Err(CompileError::NotOffered("a loop variable with the name of a declared one"));

@@ -73,7 +73,7 @@ fn what_could_be_long_or_is_unknown_does_not_compile() {
         (map.as_str(), CompileError::TooManyEntries),
         (chain.as_str(), CompileError::TooDeep),
         (sum.as_str(), CompileError::TooDeep),
-        ("claims.l.exists(k, v, true)", CompileError::NotOffered("a loop over two variables")),
+        ("claims.l.exists(k, v, true)", CompileError::Function("exists".to_owned())),
         (parts.as_str(), CompileError::TooLarge),
         (loops.as_str(), CompileError::TooManyLoops),
     ] {

@@ -78,7 +78,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn f25_a_finding_lasts_ten_seconds_and_never_beyond_the_token() {
         let kept = Kept::default();
-        let [lasting, ending, bad] = ["a", "b", "c"].map(hash);
+        let [lasting, ending, bad, ended] = ["a", "b", "c", "d"].map(hash);
+        kept.good(ended, Timestamp::from_second(Timestamp::now().as_second() - 5).ok(), 4);
+        assert_eq!(kept.get(&ended), None);
         kept.good(lasting, None, 1);
         kept.good(ending, Timestamp::from_second(Timestamp::now().as_second() + 5).ok(), 2);
         kept.bad(bad, 3);
@@ -90,6 +92,9 @@ mod tests {
         assert_eq!(all(), [Some(1), None, None]);
         tokio::time::advance(Duration::from_secs(5)).await;
         assert_eq!(all(), [None; 3]);
+        kept.good(lasting, Timestamp::from_second(Timestamp::now().as_second() + 3600).ok(), 5);
+        tokio::time::advance(Duration::from_millis(10_001)).await;
+        assert_eq!(kept.get(&lasting), None, "a token of an hour is asked about as often");
     }
 
     #[tokio::test(start_paused = true)]

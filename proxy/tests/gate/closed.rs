@@ -20,7 +20,9 @@ async fn f14_f25_one_token_is_not_reviewed_with_every_request() {
             assert_eq!(answer.code, code, "{authorization}");
         }
         let reviews = world.server.reviews();
-        assert!((1..6).contains(&reviews), "{authorization}: {reviews} reviews for 6 requests");
+        let audiences = json!([crds::names::TOKEN_AUDIENCE]);
+        assert!(reviews.iter().all(|review| review["spec"]["audiences"] == audiences), "B122: {reviews:?}");
+        assert!((1..6).contains(&reviews.len()), "{authorization}: {} reviews for 6 requests", reviews.len());
     }
 }
 

@@ -156,10 +156,11 @@ impl Server {
         seen.iter().filter(|one| !one.header("impersonate-user").is_empty()).cloned().collect()
     }
 
-    /// How many tokens were to be reviewed.
-    pub fn reviews(&self) -> usize {
+    /// The reviews of tokens that were asked for.
+    pub fn reviews(&self) -> Vec<Value> {
         let seen = self.inner.seen.lock().unwrap();
-        seen.iter().filter(|one| one.target.starts_with(REVIEWS)).count()
+        let reviews = seen.iter().filter(|one| one.target.starts_with(REVIEWS));
+        reviews.map(|one| serde_json::from_slice(&one.body).unwrap()).collect()
     }
 
     /// Every byte that came, on whichever connection and on whosever behalf.
