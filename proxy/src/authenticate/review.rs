@@ -196,6 +196,7 @@ mod tests {
             let payload = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(claims);
             rejection(
                 Claims::peek(&format!("e30.{payload}.c2ln")).as_ref(),
+                "",
                 Timestamp::from_second(100).expect("a time"),
             )
         };
