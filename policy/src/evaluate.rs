@@ -2,6 +2,7 @@
 
 mod built_in;
 mod gather;
+mod reserved;
 mod shared;
 
 use std::borrow::Cow;
@@ -23,7 +24,8 @@ use crate::terms::{PolicyTerms, Terms};
 use crate::verdict::{Authority, Obligations, Verdict, WouldHave};
 
 pub use built_in::{GrantAct, is_always_open, own_grants};
-pub use shared::reserved;
+pub(crate) use reserved::must_be_named;
+pub use reserved::reserved;
 
 use gather::{Gathered, Hit, Hits};
 

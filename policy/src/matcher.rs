@@ -244,6 +244,15 @@ impl Matcher {
         self.reads(action, Reading::Answer)
     }
 
+    /// Whether the entry names the act's group and resource in full, without `*`.
+    pub(crate) fn names_literally(&self, action: &ResourceAction) -> bool {
+        let Target::Resources { groups: Some(groups), resources, .. } = &self.target else { return false };
+        groups.iter().any(|group| **group == *action.group)
+            && resources
+                .iter()
+                .any(|pattern| matches!(pattern, ResourcePattern::Exact { .. }) && pattern.matches(action))
+    }
+
     fn reads(&self, action: &Action, reading: Reading) -> bool {
         match (action, &self.target) {
             (Action::Resource(action), Target::Resources { namespaces, groups, resources, names }) => {

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::reserved::names_enough;
 use crate::action::{Action, ResourceAction, Scope};
 use crate::agent::Agent;
 use crate::matcher::Matcher;
@@ -136,7 +137,9 @@ enum Speech<'a> {
 /// restrictive rule only what it names whole, and from a permissive one whatever it may touch.
 fn speaks<'a>(rule: &'a CompiledRule, matcher: &'a Matcher, action: &Action) -> Speech<'a> {
     if !rule.id.effect.is_restrictive() {
-        let allowed = matcher.must(action) && !rule.exclude.iter().any(|exclude| exclude.may(action));
+        let allowed = matcher.must(action)
+            && names_enough(matcher, action)
+            && !rule.exclude.iter().any(|exclude| exclude.may(action));
         return if allowed { Speech::Matches } else { Speech::Silent };
     }
     if !matcher.may(action) || rule.exclude.iter().any(|exclude| exclude.must(action)) {

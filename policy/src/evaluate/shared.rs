@@ -1,13 +1,11 @@
 //! What the gate refuses where every agent has the same credential upstream: protections of Kubernetes that look at who asks
 //! see only the gate there (security B6, B82 to B92).
 
-use crate::action::{Action, ResourceAction, Scope};
-use crate::agent::Agent;
+use crate::action::{ResourceAction, Scope};
 
 const RBAC: &str = "RBAC stops people from granting more than they have; through a shared credential it would weigh the gate's rights \
                     and not this agent's.";
 const CERTIFICATES: &str = "Certificates are approved and signed by who asks, and through a shared credential the gate would be asking.";
-const TOKENS: &str = "A token of another account would be handed out on the strength of the gate's rights.";
 const ADMISSION: &str = "Admission policies decide by who asks, and are exempt from admission themselves.";
 const DEFINITIONS: &str = "Definitions of the API see or end every object of a kind, whoever asks.";
 const NODES: &str = "Only a node may speak for itself; through a shared credential nobody could tell.";
@@ -18,20 +16,11 @@ const IDENTITIES: &str =
 const REVIEWS: &str = "It would be answered for the gate's credential and not for this agent.";
 const SHARES: &str = "How much of the API server somebody gets hangs on who asks.";
 
-/// Why the gate refuses the act, whatever any policy says; `None` where it does not.
-pub fn reserved(agent: &Agent, action: &Action) -> Option<&'static str> {
-    match action {
-        Action::Resource(action) if agent.shares_credential() => user_keyed(action),
-        Action::Resource(_) | Action::NonResource { .. } => None,
-    }
-}
-
-/// The closed list. Reads are free, but for what hands out a credential or opens a node.
-fn user_keyed(action: &ResourceAction) -> Option<&'static str> {
+/// Why the act is refused through a shared credential, by a closed list; `None` where it is not. Reads are free, but for
+/// reviews.
+pub(super) fn user_keyed(action: &ResourceAction) -> Option<&'static str> {
     let (resource, subresource) = (action.resource.as_str(), action.subresource.as_deref());
     match (action.group.as_str(), resource, subresource) {
-        ("", "serviceaccounts", Some("token")) => return Some(TOKENS),
-        ("", "nodes", Some("proxy")) => return Some(NODES),
         ("authentication.k8s.io" | "authorization.k8s.io", _, _) if !resource.starts_with("selfsubject") => {
             return Some(REVIEWS);
         }

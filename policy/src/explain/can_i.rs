@@ -3,7 +3,7 @@
 use super::words::{deed, full_deed, one_line, source};
 use crate::agent::Agent;
 use crate::decision::{Decision, Verdict};
-use crate::evaluate::Facts;
+use crate::evaluate::{Facts, reserved};
 use crate::matcher::{Matcher, Target};
 use crate::rule::{CompiledPolicy, CompiledRule, Effect, Mode};
 
@@ -54,8 +54,11 @@ pub fn can_i(decision: &Decision) -> AccessAnswer {
             format!("policy \"{}\" cannot be understood: {}", broken.policy, one_line(&broken.message)),
         ),
         Verdict::Denied => {
-            let why =
-                rule.and_then(|rule| rule.message.as_ref()).map(|message| format!(": {}", one_line(message)));
+            let why = match rule {
+                Some(rule) => rule.message.as_deref().map(one_line),
+                None => reserved(agent, action).map(str::to_owned),
+            };
+            let why = why.map(|why| format!(": {why}"));
             let who = if rule.is_some() { by_rule } else { "the gate itself".to_owned() };
             (false, true, format!("{who} denies {}{}", deed(action), why.unwrap_or_default()))
         }

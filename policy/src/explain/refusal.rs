@@ -8,7 +8,7 @@ use super::words::{deed, full_deed, namespace_flag, object, one_line, source};
 use crate::action::Action;
 use crate::agent::Agent;
 use crate::decision::{Decision, Verdict};
-use crate::evaluate::reserved;
+use crate::evaluate::{must_be_named, reserved};
 use crate::rule::{Effect, RuleId};
 
 /// One entry of `details.causes`.
@@ -131,6 +131,8 @@ impl Refusal {
 
 const FINAL: &str = "yes. Retrying, waiting or asking for a grant cannot change this. Do not try another route to the same effect.";
 
+const TO_BE_NAMED: &str = "A certificate is a login to the cluster, so only a rule that names group and resource reaches it; `*` does not.";
+
 /// The refusal that a decision means by itself; `None` where it may run, or where a grant decides.
 pub fn refuse(decision: &Decision) -> Option<Refusal> {
     let action = &*decision.judged();
@@ -141,7 +143,12 @@ pub fn refuse(decision: &Decision) -> Option<Refusal> {
         Verdict::NotAllowed => {
             let sentence =
                 format!("no policy allows {} for {}.", full_deed(action), decision.agent().full_name());
-            let refusal = about_creation(Refusal::forbidden(action, Reason::NotAllowed, &sentence), decision)
+            let refusal = about_creation(Refusal::forbidden(action, Reason::NotAllowed, &sentence), decision);
+            let refusal = match action {
+                Action::Resource(action) if must_be_named(action) => refusal.line("why", TO_BE_NAMED),
+                Action::Resource(_) | Action::NonResource { .. } => refusal,
+            };
+            let refusal = refusal
                 .line("final", "yes, until an administrator adds a rule. There is nothing to request.")
                 .line("instead", "kubectl get --raw /sallyport/v1/access");
             Some(refusal.final_if(true))

@@ -1,4 +1,4 @@
-//! What the gate refuses where all agents of a target have one credential there (security B6, B82 to B93).
+//! What no rule allows, and what the gate refuses where all agents of a target have one credential there (security B6, B82 to B93).
 
 use policy::decision::{Authority, Verdict};
 use policy::evaluate::reserved;
@@ -25,7 +25,6 @@ fn b82_to_b93_user_keyed_acts_are_refused_through_a_shared_credential_and_nowher
     let (remote, home) = (agent(fixed()), agent(json!({"type": "InCluster"})));
     assert!(remote.shares_credential() && !home.shares_credential());
     for (id, act) in [
-        ("b82", "create serviceaccounts/x/token -n a"),
         ("b83", "create roles.rbac.authorization.k8s.io/x -n a"),
         ("b83", "patch clusterroles.rbac.authorization.k8s.io/x"),
         ("b83", "delete rolebindings.rbac.authorization.k8s.io/x -n a"),
@@ -54,7 +53,6 @@ fn b82_to_b93_user_keyed_acts_are_refused_through_a_shared_credential_and_nowher
         ("b89", "patch namespaces/x"),
         ("b92", "update namespaces/x/finalize"),
         ("b93", "delete namespaces/x"),
-        ("b68", "get nodes/x/proxy"),
         ("b58", "create subjectaccessreviews.authorization.k8s.io/x"),
         ("b58", "create tokenreviews.authentication.k8s.io/x"),
     ] {
@@ -67,7 +65,8 @@ fn b82_to_b93_user_keyed_acts_are_refused_through_a_shared_credential_and_nowher
             refusal.contains("the gate itself denies") && !refusal.contains("AccessGrants"),
             "{id}: {refusal}"
         );
-        assert_eq!(*decide(&home, act).verdict(), Verdict::Allowed(Authority::Rule), "{id}: {act}");
+        let at_home = if id == "b85" { Verdict::NotAllowed } else { Verdict::Allowed(Authority::Rule) };
+        assert_eq!(*decide(&home, act).verdict(), at_home, "{id}: {act}");
     }
     for act in [
         "get clusterroles.rbac.authorization.k8s.io/x",
@@ -80,5 +79,86 @@ fn b82_to_b93_user_keyed_acts_are_refused_through_a_shared_credential_and_nowher
         "delete deployments.apps/x -n a",
     ] {
         assert_eq!(*decide(&remote, act).verdict(), Verdict::Allowed(Authority::Rule), "{act}");
+    }
+}
+
+#[test]
+fn b24_b68_b82_a_rule_for_everything_opens_neither_tokens_nor_nodes_and_no_rule_does() {
+    let named: PolicyText = from(json!({"name": "named", "spec": {"rules": [
+        {"name": "named", "effect": "Allow", "match": [
+            {"apiGroups": [""], "resources": ["serviceaccounts/token", "nodes/proxy"], "verbs": ["*"]}]},
+    ]}}));
+    let named = agent_of(identity("edge", identity_spec()), vec![named.publish()]);
+    for agent in [&agent(fixed()), &agent(json!({"type": "InCluster"})), &named] {
+        for act in [
+            "create serviceaccounts/x/token -n a",
+            "get serviceaccounts/x/token -n a",
+            "get nodes/x/proxy",
+            "create nodes/x/proxy",
+        ] {
+            let decision = decide(agent, act);
+            assert_eq!(*decision.verdict(), Verdict::Denied, "{act}");
+            let refusal = policy::explain::refuse(&decision).expect("refused").message("1");
+            assert!(refusal.contains("the gate itself denies") && refusal.contains("past"), "{refusal}");
+            let can = policy::explain::can_i(&decision);
+            assert!(can.denied && can.reason.contains("past"), "{can:?}");
+        }
+        assert!(reserved(agent, decide(agent, "get serviceaccounts/x -n a").action()).is_none());
+    }
+}
+
+#[test]
+fn b85_only_a_rule_that_names_certificates_allows_them() {
+    let group = "certificates.k8s.io";
+    let with = |groups: Value, resources: Value| {
+        let policy: PolicyText =
+            from(json!({"name": "p", "spec": {"rules": [{"name": "r", "effect": "Allow",
+            "match": [{"apiGroups": groups, "resources": resources, "verbs": ["*"]}]}]}}));
+        agent_of(identity("home", identity_spec()), vec![policy.publish()])
+    };
+    let approval = "certificatesigningrequests/approval";
+    for (groups, resources, act, is_allowed) in [
+        (json!(["*"]), json!(["*"]), "create certificatesigningrequests.certificates.k8s.io/x", false),
+        (
+            json!(["*"]),
+            json!(["*"]),
+            "update certificatesigningrequests.certificates.k8s.io/x/approval",
+            false,
+        ),
+        (
+            json!([group]),
+            json!(["*"]),
+            "patch certificatesigningrequests.certificates.k8s.io/x/approval",
+            false,
+        ),
+        (
+            json!([group]),
+            json!(["*/approval"]),
+            "update certificatesigningrequests.certificates.k8s.io/x/approval",
+            false,
+        ),
+        (
+            json!(["*"]),
+            json!([approval]),
+            "update certificatesigningrequests.certificates.k8s.io/x/approval",
+            false,
+        ),
+        (
+            json!([group]),
+            json!([approval]),
+            "update certificatesigningrequests.certificates.k8s.io/x/approval",
+            true,
+        ),
+        (json!([group]), json!([approval]), "create certificatesigningrequests.certificates.k8s.io/x", false),
+        (json!(["*"]), json!(["*"]), "list certificatesigningrequests.certificates.k8s.io", true),
+        (json!(["*"]), json!(["*"]), "delete certificatesigningrequests.certificates.k8s.io/x", true),
+    ] {
+        let decision = decide(&with(groups.clone(), resources.clone()), act);
+        let expected = if is_allowed { Verdict::Allowed(Authority::Rule) } else { Verdict::NotAllowed };
+        assert_eq!(*decision.verdict(), expected, "{groups} {resources}: {act}");
+        if !is_allowed {
+            let refusal = policy::explain::refuse(&decision).expect("refused").message("1");
+            assert!(refusal.contains("names group and resource"), "{refusal}");
+        }
     }
 }
