@@ -68,6 +68,28 @@ fn key(id: MessageId, key: &str) -> Option<Place> {
     SCHEMA.message(id)?.key(key)
 }
 
+impl Type {
+    /// The message whose fields an object of this type has; `None` for what has no fields of a known name.
+    fn nested(self) -> Option<MessageId> {
+        match self {
+            Type::Message(id) => Some(id),
+            Type::SchemaOrBool | Type::SchemaOrArray | Type::SchemaOrTexts => Some(SCHEMA.props()),
+            Type::Text
+            | Type::Bool
+            | Type::Int32
+            | Type::Int64
+            | Type::Double
+            | Type::Bytes
+            | Type::Time
+            | Type::MicroTime
+            | Type::Quantity
+            | Type::IntOrString
+            | Type::Json
+            | Type::Texts => None,
+        }
+    }
+}
+
 impl Place {
     /// Whether what stands here has the fields that it may have there.
     fn holds_as(self, there: Self) -> bool {
@@ -111,22 +133,7 @@ impl Check {
     }
 
     fn value(&mut self, kind: Type, value: &Value) -> Result<(), Unknown> {
-        let id = match kind {
-            Type::Message(id) => id,
-            Type::SchemaOrBool | Type::SchemaOrArray | Type::SchemaOrTexts => SCHEMA.props(),
-            Type::Text
-            | Type::Bool
-            | Type::Int32
-            | Type::Int64
-            | Type::Double
-            | Type::Bytes
-            | Type::Time
-            | Type::MicroTime
-            | Type::Quantity
-            | Type::IntOrString
-            | Type::Json
-            | Type::Texts => return Ok(()),
-        };
+        let Some(id) = kind.nested() else { return Ok(()) };
         let length = self.path.len();
         match value {
             Value::Object(map) => {
@@ -195,22 +202,7 @@ fn normalise_place(place: Place, value: &mut Value) {
 }
 
 fn normalise_value(kind: Type, value: &mut Value) {
-    let id = match kind {
-        Type::Message(id) => id,
-        Type::SchemaOrBool | Type::SchemaOrArray | Type::SchemaOrTexts => SCHEMA.props(),
-        Type::Text
-        | Type::Bool
-        | Type::Int32
-        | Type::Int64
-        | Type::Double
-        | Type::Bytes
-        | Type::Time
-        | Type::MicroTime
-        | Type::Quantity
-        | Type::IntOrString
-        | Type::Json
-        | Type::Texts => return,
-    };
+    let Some(id) = kind.nested() else { return };
     match value {
         Value::Object(map) => map.retain(|name, value| {
             let Some(place) = key(id, name) else { return true };
