@@ -77,8 +77,8 @@ pub enum AuthenticateError {
     #[error("the token cannot be verified: {0} cannot be had")]
     Unverifiable(String),
     /// The token fits subjects of more than one AgentIdentity.
-    #[error("the token fits subjects of several agents: {}", _0.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
-    Ambiguous(Vec<AgentKey>),
+    #[error("the token fits subjects of several agents: {}", _0.iter().map(|one| one.full_name()).collect::<Vec<_>>().join(", "))]
+    Ambiguous(Vec<Arc<Agent>>),
     /// A valid subject that no AgentIdentity names.
     #[error("no AgentIdentity names the subject `{0}`")]
     NotAnAgent(String),
@@ -182,7 +182,7 @@ impl Authenticator {
             return Err(AuthenticateError::NotAnAgent(subject.unwrap_or_default()));
         };
         if callers.iter().any(|one| one.key != first.key) {
-            return Err(AuthenticateError::Ambiguous(callers.into_iter().map(|one| one.key).collect()));
+            return Err(AuthenticateError::Ambiguous(callers.into_iter().map(|one| one.agent).collect()));
         }
         if first.token_expires.is_some_and(|end| end <= Timestamp::now()) {
             return Err(AuthenticateError::Rejected("the token has expired; next: get a new one".to_owned()));

@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::accept::{Crowded, Session as Connection};
 use crate::answer::Question;
-use crate::authenticate::{Authenticator, Caller};
+use crate::authenticate::{AuthenticateError, Authenticator, Caller};
 use crate::decide::Decider;
 use crate::denials::Denials;
 use crate::drain::Drain;
@@ -191,6 +191,9 @@ impl Climb {
         self.gate.telemetry.stage(Stage::Authenticate, started.elapsed());
         caller.map_err(|error| {
             tracing::info!(id = %self.id, peer = %self.connection.peer, %error, "not authenticated");
+            if let AuthenticateError::Ambiguous(agents) = &error {
+                self.gate.denials.note_ambiguous(agents);
+            }
             error.refusal()
         })
     }

@@ -94,25 +94,38 @@ impl Oidc {
         finding
     }
 
-    /// Agents may trust one issuer under different authorities: what one of them cannot tell does not concern the others.
+    /// Agents may trust one issuer under different authorities: what one of them cannot tell concerns the others only where
+    /// the token would be its agent's too.
     async fn find(&self, token: &str, trusted: &[Trusted]) -> Result<Vec<Match>, AuthenticateError> {
         let jws = Jws::read(token).map_err(|fault| rejected(fault, GET_ANOTHER))?;
         let issuers: BTreeSet<&Issuer> = trusted.iter().map(|one| one.trust.issuer()).collect();
-        let (mut found, mut error) = (Vec::new(), None);
+        let (mut found, mut untold) = (Vec::new(), Vec::new());
+        let (mut refused, mut unavailable) = (None, None);
         for issuer in issuers {
             let trusting: Vec<&Trusted> = trusted.iter().filter(|one| one.trust.issuer() == issuer).collect();
             match self.find_by(issuer, &jws, &trusting).await {
                 Ok(more) => found.extend(more),
-                Err(AuthenticateError::Rejected(why)) => {
-                    error.get_or_insert(AuthenticateError::Rejected(why));
+                Err(error @ AuthenticateError::Rejected(_)) => refused = refused.or(Some(error)),
+                Err(error) => {
+                    unavailable = Some(error);
+                    untold.extend(trusting);
                 }
-                Err(unavailable) => error = Some(unavailable),
             }
         }
-        match error {
-            Some(error) if found.is_empty() => Err(error),
+        match unavailable.or(refused) {
+            Some(error) if found.is_empty() || self.may_be_others(&jws, &untold, &found).await => Err(error),
             Some(_) | None => Ok(found),
         }
+    }
+
+    /// Whether the token, if those whose keys cannot be had would vouch for it, is another agent's than the one found (F25).
+    async fn may_be_others(&self, jws: &Jws<'_>, untold: &[&Trusted], found: &[Match]) -> bool {
+        let others: Vec<&Trusted> =
+            untold.iter().copied().filter(|one| found.iter().any(|found| found.agent != one.agent)).collect();
+        if others.is_empty() {
+            return false;
+        }
+        !matches!(self.obeying(jws, &others).await, Err(AuthenticateError::Rejected(_)))
     }
 
     async fn find_by(
@@ -125,7 +138,13 @@ impl Oidc {
             return Err(AuthenticateError::Unverifiable(format!("the keys of issuer `{}`", issuer.url)));
         };
         check_signature(signature, jws)?;
-        let claims = Registered::check(&jws.claims, &issuer.url, Timestamp::now())
+        self.obeying(jws, trusting).await
+    }
+
+    /// Those of one `iss` that the claims are right for, whoever signed them.
+    async fn obeying(&self, jws: &Jws<'_>, trusting: &[&Trusted]) -> Result<Vec<Match>, AuthenticateError> {
+        let Some(first) = trusting.first() else { return Ok(Vec::new()) };
+        let claims = Registered::check(&jws.claims, &first.trust.issuer().url, Timestamp::now())
             .map_err(|fault| rejected(fault, GET_ANOTHER))?;
         let addressed: Vec<&Trusted> =
             trusting.iter().copied().filter(|one| claims.is_for(one.trust.audiences())).collect();
