@@ -4,6 +4,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use serde::Deserialize;
 
+/// Longest token that is looked at, in bytes.
+pub const LONGEST: usize = 16 * 1024;
+
 const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
 
 /// The claims that are of use.
@@ -30,11 +33,13 @@ impl Claims {
     /// Reads the payload of a JWT without checking its signature; `None` for anything else.
     pub fn peek(token: &str) -> Option<Claims> {
         let mut parts = token.split('.');
-        let (payload, rest) = (parts.nth(1)?, parts.count());
+        let (header, payload, rest) = (parts.next()?, parts.next()?, parts.count());
         if rest != 1 {
             return None;
         }
-        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()
+        let decoded = |part: &str| URL_SAFE_NO_PAD.decode(part).ok();
+        serde_json::from_slice::<serde_json::Map<_, _>>(&decoded(header)?).ok()?;
+        serde_json::from_slice(&decoded(payload)?).ok()
     }
 
     /// When the token ends.
@@ -110,9 +115,19 @@ mod tests {
             128
         );
         let signed_twice = format!("{}.c2ln", jwt("{}"));
-        for junk in
-            [&*signed_twice, "", "a", "a.b", "a.b.c", "a.b.c.d", "..", &jwt("[]"), &jwt("{\"exp\":\"x\"}")]
-        {
+        for junk in [
+            &*signed_twice,
+            "",
+            "a",
+            "a.b",
+            "a.b.c",
+            "a.b.c.d",
+            "..",
+            "a.e30.c",
+            "W10.e30.c",
+            &jwt("[]"),
+            &jwt("{\"exp\":\"x\"}"),
+        ] {
             assert!(Claims::peek(junk).is_none(), "`{junk}` was read");
         }
     }

@@ -16,7 +16,9 @@ pub use access::{AccessDocument, AgentWords, EntryWords, OpenWindowWords, RuleWo
 pub use approval::{
     GrantWords, approval_denied, approval_expired, approval_pending, approval_void, too_many_pending,
 };
-pub use body::{masked_value_in_write, not_supported, stream_denied};
+pub use body::{
+    change_needs_approval, gate_denies, masked_value_in_write, not_supported, stream_denied, tells_masked,
+};
 pub use can_i::{AccessAnswer, NonResourceRule, ResourceRule, RulesAnswer, can_i, list_rules};
 pub use document::{ApprovalWords, ExplainDocument, MaskWords, WouldHaveWords, explain};
 pub use grant::{GrantDocument, gone_grant, grant};

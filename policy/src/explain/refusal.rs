@@ -129,7 +129,7 @@ impl Refusal {
     }
 }
 
-const FINAL: &str = "yes. Retrying, waiting or asking for a grant cannot change this. Do not try another route to the same effect.";
+pub(super) const FINAL: &str = "yes. Retrying, waiting or asking for a grant cannot change this. Do not try another route to the same effect.";
 
 const TO_BE_NAMED: &str = "A certificate is a login to the cluster, so only a rule that names group and resource reaches it; `*` does not.";
 

@@ -5,8 +5,9 @@ use policy::approve::{Deadline, Progress, Standing};
 use policy::decision::Authority;
 use policy::explain::{
     GrantWords, Refusal, access, approval_denied, approval_expired, approval_pending, approved, can_i,
-    explain, grant as grant_document, list_rules, masked, masked_value_in_write, narrowed, not_supported,
-    quoted, refuse, stream_denied, target_refused, target_refuses_too, too_many_pending, window_closes,
+    change_needs_approval, explain, gate_denies, grant as grant_document, list_rules, masked,
+    masked_value_in_write, narrowed, not_supported, quoted, refuse, stream_denied, target_refused,
+    target_refuses_too, tells_masked, too_many_pending, window_closes,
 };
 use policy::mask::{MaskPath, MaskRule, Replacement};
 use serde_json::json;
@@ -227,6 +228,23 @@ fn suspended_broken_streams_and_what_is_not_built() {
     assert!(printed(&not_supported(&action("update secrets/s -n a"), "copying Secrets", "stop")).contains(
         "sallyport/NotSupportedYet: copying Secrets is not supported yet.\n  final:   yes, in this version."
     ));
+    let patch = action("patch secrets/s -n a");
+    assert_eq!(
+        printed(&change_needs_approval(&patch)),
+        r#"(NotAllowed): secrets "s" is forbidden: sallyport/NotAllowed: no policy allows this patch of a masked value without a human's approval.
+  why:     The answer would tell whether the value was the stored one: nothing changes then.
+  final:   yes, until an administrator adds a rule with RequireApproval. There is nothing to request.
+  next:    leave the masked field out of the change, or ask a person to make it
+  id:      01JD9Z6T3E4"#
+    );
+    assert_eq!(
+        printed(&tells_masked(&patch, "a selector on a masked field", "select by name")),
+        r#"(Forbidden): secrets "s" is forbidden: sallyport/Forbidden: a selector on a masked field would tell what is masked.
+  next:    select by name
+  id:      01JD9Z6T3E4"#
+    );
+    let denied = printed(&gate_denies(&patch, "changing owners", "Because.", "leave them out"));
+    assert!(denied.starts_with("(PolicyDenied): secrets \"s\" is forbidden: sallyport/PolicyDenied: the gate itself denies changing owners.\n  why:     Because.\n  final:   yes. "), "{denied}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::kept::{self, Kept};
 use super::{AuthenticateError, Proven};
-use crate::token::Claims;
+use crate::token::{Claims, LONGEST};
 
 const REVIEW: Duration = Duration::from_secs(5);
 const REVIEWS_AT_ONCE: usize = 32;
@@ -47,11 +47,21 @@ impl Reviews {
     /// Whose token it is.
     ///
     /// *Guarantees* (B122): the API server said `authenticated`, and that the token is for our audience, and who it
-    /// is; a review is reused for ten seconds at most and never beyond the token's own end (F25).
+    /// is; a review is reused for ten seconds at most and never beyond the token's own end (F25). What by its own words is no
+    /// ServiceAccount's token for our audience can be no agent's and is never shown to the API server: whatever a client
+    /// sends by mistake would stand in its audit log.
     ///
     /// # Errors
     /// If the token is not accepted, or is nobody's who could be an agent.
     pub async fn prove(&self, token: &str) -> Result<Proven, AuthenticateError> {
+        if token.len() > LONGEST {
+            let what = format!("the token is longer than {LONGEST} bytes; next: {MOUNT}");
+            return Err(AuthenticateError::Rejected(what));
+        }
+        let claims = Claims::peek(token);
+        if !claims.as_ref().is_some_and(Claims::names_service_account) {
+            return Err(AuthenticateError::Rejected(rejection(claims.as_ref(), "", Timestamp::now())));
+        }
         let Reviewed { username, expires } = self.review(token).await?;
         let subject = Subject::from_username(&username).ok_or(AuthenticateError::NotAnAgent(username))?;
         Ok(Proven { subject, expires, session: None })

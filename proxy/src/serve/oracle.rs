@@ -19,7 +19,7 @@ pub fn refuse(asked: &Asked, decision: &Decision) -> Result<(), Refusal> {
     if paths.is_empty() {
         return Ok(());
     }
-    let no = |what: &str, next: &str| Err(explain::not_supported(&asked.action, what, next));
+    let no = |what: &str, next: &str| Err(explain::tells_masked(&asked.action, what, next));
     if selects(asked, &paths) {
         return no("a selector on a field that is masked", "select by name, or by labels that you can read");
     }
@@ -33,10 +33,7 @@ pub fn refuse(asked: &Asked, decision: &Decision) -> Result<(), Refusal> {
     }
     let is_change = matches!(action.verb, Verb::Update | Verb::Patch);
     if is_change && decision.terms().is_none() && writes(&asked.body, &paths) {
-        return no(
-            "changing a masked field without an approval",
-            "leave the field out of the change, or ask a person to make it",
-        );
+        return Err(explain::change_needs_approval(&asked.action));
     }
     Ok(())
 }

@@ -23,7 +23,6 @@ pub fn refuse(asked: &Asked, decision: &Decision) -> Result<(), Refusal> {
     if !writes || !action.group.is_empty() || action.resource != "secrets" {
         return Ok(());
     }
-    let no = |what: &str, next: &str| Err(explain::not_supported(&asked.action, what, next));
     let mints = match &asked.body {
         Body::Object(value) | Body::Merge(value) | Body::Strategic(value) | Body::Apply(value) => {
             mints(value)
@@ -32,18 +31,21 @@ pub fn refuse(asked: &Asked, decision: &Decision) -> Result<(), Refusal> {
         Body::Empty | Body::Delete(_) | Body::Review(_) => false,
     };
     if mints {
-        return no(
+        return Err(explain::gate_denies(
+            &asked.action,
             "writing a Secret that is a login to the cluster",
+            "Whoever holds what such a Secret stands for reaches the API server past the gate.",
             "leave the type and the service-account annotations out, or ask a person",
-        );
+        ));
     }
     let masked = decision.obligations().masks.iter().flat_map(|mask| &mask.paths);
     let release = matches!(&asked.body, Body::Object(secret) if secret["type"] == RELEASE);
     if release && masked.into_iter().any(|path| meets(&["data", "release"], path.steps())) {
-        return no(
+        return Err(explain::not_supported(
+            &asked.action,
             "keeping a Helm release in a Secret, which helm could not read back unmasked,",
             "set HELM_DRIVER=configmap",
-        );
+        ));
     }
     Ok(())
 }

@@ -64,7 +64,7 @@ fn head(method: &str, path: &str) -> Fields {
         (":scheme", "https"),
         (":authority", "gate.test"),
         (":path", path),
-        ("authorization", "Bearer good"),
+        ("authorization", crate::BEARER),
     ])
 }
 
@@ -177,7 +177,7 @@ fn pseudo() -> Vec<Case> {
             bare(&fields(&[
                 (":method", "CONNECT"),
                 (":authority", "gate:443"),
-                ("authorization", "Bearer good"),
+                ("authorization", crate::BEARER),
             ])),
         ),
         ("CONNECT with a path", No, bare(&set(get(), ":method", b"CONNECT"))),
@@ -205,7 +205,7 @@ fn named() -> Vec<Case> {
         ("transfer-encoding", No, full(&with(post(), "transfer-encoding", "chunked"), BODY, None)),
         ("te other than trailers", No, field("te", "gzip")),
         ("te trailers", NoOrClean, field("te", "trailers")),
-        ("two authorization", No, field("authorization", "Bearer good")),
+        ("two authorization", No, field("authorization", crate::BEARER)),
         ("two content-type", No, full(&with(post(), "content-type", "application/json"), BODY, None)),
         ("empty name", No, field("", MARK)),
         ("name with a colon", No, field("x:y", MARK)),
@@ -292,7 +292,8 @@ fn bodies() -> Vec<Case> {
         (
             "HTTP/1.1 where HTTP/2 was agreed",
             No,
-            format!("GET {MAPS}/a HTTP/1.1\r\nHost: gate\r\nAuthorization: Bearer good\r\n\r\n").into_bytes(),
+            format!("GET {MAPS}/a HTTP/1.1\r\nHost: gate\r\nAuthorization: {}\r\n\r\n", crate::BEARER)
+                .into_bytes(),
         ),
     ]
 }

@@ -24,7 +24,7 @@ struct Case {
     want: Want,
 }
 
-const AUTH: &str = "Authorization: Bearer good\r\n";
+const AUTH: &str = concat!("Authorization: Bearer ", token_of!("good"), "\r\n");
 const BODY: &str = r#"{"metadata":{"name":"a"}}"#;
 const BAD: Want = No(&[400]);
 

@@ -7,6 +7,16 @@
     reason = "a test that cannot go on fails"
 )]
 
+/// A token for the gate's audience that the scripted API server answers for by its third part.
+macro_rules! token_of {
+    ($who:literal) => {
+        concat!("e30.eyJhdWQiOiJzYWxseXBvcnQiLCJzdWIiOiJzeXN0ZW06c2VydmljZWFjY291bnQ6YTpiIn0.", $who)
+    };
+}
+
+/// The agent's token as a header field's value.
+const BEARER: &str = concat!("Bearer ", token_of!("good"));
+
 mod closed;
 mod discovery;
 mod frames;
@@ -108,25 +118,57 @@ async fn p15_no_target_changes_the_host() {
 #[tokio::test]
 async fn b122_every_wrong_token_is_401_and_nothing_goes_upstream() {
     let world = World::new().await;
+    let foreign =
+        "e30.eyJpc3MiOiJodHRwczovL2lzc3Vlci5leGFtcGxlIiwic3ViIjoibWUiLCJhdWQiOiJzYWxseXBvcnQifQ.c2ln";
+    let foreign = format!("Bearer {foreign}");
+    let long = format!("{BEARER}{}", "d".repeat(16 * 1024));
     let jwt = "Bearer e30.eyJhdWQiOlsiaHR0cHM6Ly9rdWJlcm5ldGVzLmRlZmF1bHQuc3ZjIl19.c2ln";
     for (authorization, says) in [
         ("", "no token"),
         ("Bearer", "token"),
         ("Bearer  ", "token"),
         ("Basic Z29vZA==", "Bearer"),
-        ("Bearer wrong", "mount a projected token with audience sallyport"),
-        ("Bearer kubernetes", "mount a projected token with audience sallyport"),
-        ("Bearer stranger", "no AgentIdentity names the subject `system:serviceaccount:agents:stranger`"),
-        ("Bearer k8s-aws-v1.aHR0cHM", "no AgentIdentity of this gate names an AWS IAM role"),
-        ("Bearer e30.eyJhdWQiOiJzYWxseXBvcnQiLCJleHAiOjF9.good", "the token has expired"),
-        (jwt, "token audience is \"https://kubernetes.default.svc\" but must be \"sallyport\""),
+        (
+            concat!("Bearer ", token_of!("wrong")),
+            "the token is not valid; next: mount a projected token with audience sallyport",
+        ),
+        (concat!("Bearer ", token_of!("kubernetes")), "mount a projected token with audience sallyport"),
+        (
+            concat!("Bearer ", token_of!("stranger")),
+            "no AgentIdentity names the subject `system:serviceaccount:agents:stranger`",
+        ),
     ] {
         let answer = world.send("GET", MAPS, &[("authorization", authorization)], "").await;
         assert_eq!(answer.code, 401, "`{authorization}`");
         let message = answer.json()["message"].as_str().unwrap().to_owned();
         assert!(message.contains(says), "`{authorization}`: {message}");
+        let reviews = usize::from(authorization.starts_with("Bearer e30"));
+        assert_eq!(world.server.reviews(), reviews, "`{authorization}`");
+        world.server.forget();
     }
-    let twice = [("authorization", "Bearer good"), ("authorization", "Bearer good")];
+    // What no ServiceAccount's token can be is not shown to the API server, whose audit log would keep it.
+    let unknown = "the token is not valid: damaged, cut off, encrypted or of no known kind";
+    for (authorization, says) in [
+        ("Bearer hunter2", unknown),
+        ("Bearer a.b", unknown),
+        ("Bearer e30.e30", unknown),
+        ("Bearer e30.x.c2ln", unknown),
+        ("Bearer x.e30.c2ln", unknown),
+        ("Bearer e30.e30.c2ln.c2ln.c2ln", unknown),
+        ("Bearer e30.e30.c2ln", "the token is not valid; next: mount"),
+        ("Bearer k8s-aws-v1.aHR0cHM", "no AgentIdentity of this gate names an AWS IAM role"),
+        ("Bearer e30.eyJhdWQiOiJzYWxseXBvcnQiLCJleHAiOjF9.good", "the token has expired"),
+        (&foreign, "token issuer is \"https://issuer.example\", which no AgentIdentity names"),
+        (&long, "the token is longer than 16384 bytes"),
+        (jwt, "token audience is \"https://kubernetes.default.svc\" but must be \"sallyport\""),
+    ] {
+        let answer = world.send("GET", MAPS, &[("authorization", authorization)], "").await;
+        let message = answer.json()["message"].as_str().unwrap().to_owned();
+        assert!(answer.code == 401 && message.contains(says), "`{authorization}`: {message}");
+        assert!(message.contains("; next: "), "{message}");
+        assert_eq!(world.server.reviews(), 0, "`{authorization}`");
+    }
+    let twice = [("authorization", BEARER), ("authorization", BEARER)];
     assert!(matches!(world.send("GET", MAPS, &twice, "").await.code, 400 | 401));
     assert!(world.server.seen().is_empty());
 }
@@ -392,7 +434,7 @@ async fn f10_a_body_that_trickles_is_a_400_and_nothing_is_forwarded() {
     );
     let mut raw = world.raw().await;
     let head = format!(
-        "POST {MAPS} HTTP/1.1\r\nHost: gate\r\nAuthorization: Bearer good\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{{"
+        "POST {MAPS} HTTP/1.1\r\nHost: gate\r\nAuthorization: {BEARER}\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{{"
     );
     raw.write_all(head.as_bytes()).await.unwrap();
     tokio::time::pause();
@@ -468,7 +510,7 @@ async fn opened_for(
     is_h2: bool,
     end: i64,
 ) -> (hyper::Response<Incoming>, String) {
-    let claims = json!({"aud": "sallyport", "exp": end}).to_string();
+    let claims = json!({"aud": "sallyport", "exp": end, "sub": "system:serviceaccount:a:b"}).to_string();
     let token = format!("e30.{}.good", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(claims));
     let bearer = format!("Bearer {token}");
     let headers = [("authorization", bearer.as_str())];

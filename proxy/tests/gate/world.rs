@@ -255,7 +255,7 @@ impl World {
 pub fn request(method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Request<Full<Bytes>> {
     let mut request = Request::builder().method(method).uri(target).header("host", "gate");
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization")) {
-        request = request.header("authorization", "Bearer good");
+        request = request.header("authorization", crate::BEARER);
     }
     for (name, value) in headers.iter().filter(|(_, value)| !value.is_empty()) {
         request = request.header(*name, *value);

@@ -4,8 +4,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-/// Longest token that is read.
-pub const LONGEST: usize = 16 * 1024;
+use crate::token::LONGEST;
+
 const LONGEST_KEY_ID: usize = 256;
 
 /// The algorithms that there are here: those with a public key (RFC 7518 3.1, RFC 8037).
