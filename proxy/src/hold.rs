@@ -1,6 +1,7 @@
 //! A decision becomes a permit: at once, or after a human's approval that is used exactly once.
 mod bind;
 mod own;
+pub mod owned;
 mod wait;
 
 use std::collections::HashMap;

@@ -9,7 +9,7 @@ use policy::action::{Action, Verb};
 use serde_json::Value;
 use thiserror::Error;
 
-use super::Held;
+use super::{Held, owned};
 use crate::refuse::{BodyError, LATER, Reason, Refusal};
 use crate::request_id::RequestId;
 use crate::upstream::{Impersonation, Outgoing, Upstream, UpstreamError};
@@ -28,6 +28,9 @@ pub enum BindError {
     /// The cluster does not let the agent read what it wants to change.
     #[error("the agent may not read the object")]
     Unreadable,
+    /// Owners or finalizers would change through a credential that is not the agent's (B91, B92).
+    #[error("owners or finalizers would change")]
+    Owned,
     /// The API server did not answer, or with something else.
     #[error("the object cannot be read: {0}")]
     Unavailable(String),
@@ -55,6 +58,7 @@ impl BindError {
                  get it.",
             )
             .next("ask an administrator for a RoleBinding with verb get on it"),
+            BindError::Owned => owned::refusal(action),
             BindError::Unavailable(_) => Refusal::new(
                 Reason::BadGateway,
                 "sallyport/BadGateway: the object cannot be read from the API server. Nothing was done.",
@@ -103,7 +107,13 @@ pub async fn bind(
     let Held { target, request, id, .. } = held;
     let object = match object_path(request)? {
         None => None,
-        Some(path) => Some(read(&target.upstream, path, as_agent, id, key).await?),
+        Some(path) => {
+            let stored = fetch(&target.upstream, path, as_agent, id).await?;
+            if target.is_remote() && owned::changes(request, &stored) {
+                return Err(BindError::Owned);
+            }
+            Some(Object::of(&stored, key)?)
+        }
     };
     let cluster = target.upstream.access().cluster();
     let uid = object.as_ref().map(|object| object.uid.as_str());
@@ -112,7 +122,7 @@ pub async fn bind(
 }
 
 /// The path of the object itself, without subresource; none where the request creates the object.
-fn object_path(request: &Request) -> Result<Option<String>, BindError> {
+pub(super) fn object_path(request: &Request) -> Result<Option<String>, BindError> {
     let (Path::Resource(path), Action::Resource(action)) = (&request.target.path, &request.action) else {
         return Err(BindError::NoObject);
     };
@@ -127,13 +137,13 @@ fn object_path(request: &Request) -> Result<Option<String>, BindError> {
     Ok(Some(Path::Resource(parent).canonical()))
 }
 
-async fn read(
+/// The object at a path, read as the agent.
+pub(super) async fn fetch(
     upstream: &Upstream,
     path: String,
     as_agent: &Impersonation,
     id: &RequestId,
-    key: &BindingKey,
-) -> Result<Object, BindError> {
+) -> Result<Value, BindError> {
     let path_and_query =
         PathAndQuery::try_from(path).map_err(|error| BindError::Unavailable(error.to_string()))?;
     let outgoing = Outgoing {
@@ -142,7 +152,7 @@ async fn read(
         passed: http::HeaderMap::new(),
         content_type: None,
         accept: "application/json".to_owned(),
-        user_agent: "sallyport-proxy/approval".to_owned(),
+        user_agent: "sallyport-proxy/comparison".to_owned(),
         body: bytes::Bytes::new(),
         patient: false,
     };
@@ -155,16 +165,20 @@ async fn read(
     }
     let whole = Limited::new(answer.into_body(), LARGEST).collect().await;
     let bytes = whole.map_err(|error: BodyError| BindError::Unavailable(error.to_string()))?.to_bytes();
-    let object: Value =
-        serde_json::from_slice(&bytes).map_err(|error| BindError::Unavailable(error.to_string()))?;
-    let text =
-        |pointer: &str| object.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty());
-    match (text("/metadata/uid"), text("/metadata/resourceVersion")) {
-        (Some(uid), Some(version)) => Ok(Object {
-            uid: uid.to_owned(),
-            resource_version: version.to_owned(),
-            hash: object_hash(&object, key),
-        }),
-        _ => Err(BindError::Unavailable("the answer is no object".to_owned())),
+    serde_json::from_slice(&bytes).map_err(|error| BindError::Unavailable(error.to_string()))
+}
+
+impl Object {
+    fn of(object: &Value, key: &BindingKey) -> Result<Object, BindError> {
+        let text =
+            |pointer: &str| object.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty());
+        match (text("/metadata/uid"), text("/metadata/resourceVersion")) {
+            (Some(uid), Some(version)) => Ok(Object {
+                uid: uid.to_owned(),
+                resource_version: version.to_owned(),
+                hash: object_hash(object, key),
+            }),
+            _ => Err(BindError::Unavailable("the answer is no object".to_owned())),
+        }
     }
 }

@@ -20,7 +20,7 @@ use super::outcome::{self, Sort};
 use super::{Climb, Climber, Known, note};
 use crate::answer::{self, Asking, Question};
 use crate::forward::{self, Answer, ForwardError};
-use crate::hold::{Held, MOST_COMPARISONS, Released, serve_own};
+use crate::hold::{Held, MOST_COMPARISONS, Released, owned, serve_own};
 use crate::limits::StreamPlace;
 use crate::mask::{Masked, Prepared};
 use crate::record::{Durability, Ended, Pending};
@@ -51,6 +51,8 @@ struct Sent {
 impl Pass<'_> {
     /// Sends what rules or a window allow.
     pub async fn at_once(&self, mut asked: Asked, mut decision: Decision) -> Result<Response<Body>, Refusal> {
+        let as_agent = forward::impersonation(&self.climber.caller.agent, self.climber.session.name());
+        owned::keep(&mut asked, &self.climber.target, &as_agent, &self.climb.id).await?;
         let permit = decision.take_permit().ok_or_else(no_permit)?;
         let excluded = &decision.obligations().excluded_namespaces;
         asked.query.exclude_namespaces(excluded.iter().map(|namespace| &**namespace));

@@ -2,25 +2,19 @@
 //! lets them say whose it is, and would ask about the gate (B91, B92).
 use parsing::body::Body;
 use parsing::request::Request as Asked;
-use policy::explain;
 use serde_json::Value;
 
+use crate::hold::owned::{self, KEPT};
 use crate::refuse::Refusal;
 use crate::targets::Target;
 
-const KEPT: [&str; 2] = ["ownerReferences", "finalizers"];
-
-/// Refuses a write that sets, changes or takes away owners and finalizers.
+/// Refuses a write that says owners and finalizers. An update says them always: it is compared with what is there.
 pub fn refuse(asked: &Asked, target: &Target) -> Result<(), Refusal> {
-    if !target.is_remote() || !touches(&asked.body) {
+    let is_compared = matches!(asked.body, Body::Object(_)) && owned::takes_away(asked);
+    if !target.is_remote() || is_compared || !touches(&asked.body) {
         return Ok(());
     }
-    let next = "leave metadata.ownerReferences and metadata.finalizers out of what you send";
-    Err(explain::not_supported(
-        &asked.action,
-        "changing owners or finalizers through a shared credential",
-        next,
-    ))
+    Err(owned::refusal(&asked.action))
 }
 
 fn touches(body: &Body) -> bool {

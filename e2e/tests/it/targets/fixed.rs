@@ -241,6 +241,7 @@ async fn b82_to_b93_what_kubernetes_keys_on_the_user_is_refused_through_a_shared
     let free = json!({"metadata": {"labels": {"a": "b"}}});
     let answer = agent.send(0, "PATCH", &target, &merge, free.to_string().as_bytes()).await?;
     assert_eq!(answer.code, 200, "{}", answer.text());
+    updates_keep_owners(&remote, &agent, &target).await?;
     let reads = agent.kubectl(&["get", "clusterroles", "view", "-o", "name"])?;
     assert_eq!(reads.code, 0, "reading is no matter of who asks: {reads:?}");
     let writes = remote.far.audit().requests_of(&account).await?;
@@ -249,7 +250,56 @@ async fn b82_to_b93_what_kubernetes_keys_on_the_user_is_refused_through_a_shared
         .filter(|one| !matches!(one.verb.as_str(), "get" | "list" | "watch"))
         .filter(|one| one.object_ref.as_ref().is_some_and(|object| object.resource != "selfsubjectreviews"))
         .collect();
-    assert_eq!(writes.len(), 1, "only the label was written: {writes:?}");
+    assert_eq!(writes.len(), 3, "only the label and, twice, the value were sent: {writes:?}");
+    Ok(())
+}
+
+/// What an update or an apply leaves out, it takes away.
+async fn updates_keep_owners(remote: &Remote, agent: &Agent, target: &str) -> anyhow::Result<()> {
+    let applied = remote.far.scratch().join("files/kept.yaml");
+    let of_argo = json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "kept", "finalizers": ["example.com/kept"]}});
+    std::fs::write(&applied, of_argo.to_string())?;
+    let applied = applied.display().to_string();
+    remote.far_admin(&["apply", "--server-side", "--field-manager=argocd", "-f", &applied])?;
+    let stored = || -> anyhow::Result<Value> {
+        Ok(serde_json::from_str(&remote.far_admin(&["get", "configmap", "kept", "-o", "json"])?)?)
+    };
+    let before = stored()?;
+    let update = |finalizers: Value, version: Value| {
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "b"},
+               "metadata": {"name": "kept", "finalizers": finalizers, "resourceVersion": version}})
+    };
+    let version = &before["metadata"]["resourceVersion"];
+    let yaml = "application/apply-patch+yaml";
+    let apply =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kept"}, "data": {"a": "b"}});
+    for (what, method, query, media, body) in [
+        ("left out", "PUT", "", "application/json", update(Value::Null, Value::Null)),
+        ("left out, of this version", "PUT", "", "application/json", update(Value::Null, version.clone())),
+        ("left out, of any version", "PUT", "", "application/json", update(json!([]), json!("0"))),
+        ("another", "PUT", "", "application/json", update(json!(["example.com/other"]), Value::Null)),
+        ("dry", "PUT", "?dryRun=All", "application/json", update(Value::Null, Value::Null)),
+        ("given up", "PATCH", "?fieldManager=argocd&force=true", yaml, apply),
+    ] {
+        let headers = [("Content-Type", media)];
+        let answer =
+            agent.send(0, method, &format!("{target}{query}"), &headers, body.to_string().as_bytes()).await?;
+        let said = answer.text();
+        assert!(
+            answer.code == 403 && said.contains("denies changing owners or finalizers"),
+            "b92 {what}: {said}"
+        );
+    }
+    assert_eq!(stored()?, before);
+    let headers = [("Content-Type", "application/json")];
+    let same = update(json!(["example.com/kept"]), Value::Null).to_string();
+    let answer = agent.send(0, "PUT", target, &headers, same.as_bytes()).await?;
+    assert_eq!(answer.code, 200, "{}", answer.text());
+    assert_eq!(stored()?["metadata"]["finalizers"], json!(["example.com/kept"]));
+    let stale = update(json!(["example.com/kept"]), version.clone()).to_string();
+    let answer = agent.send(0, "PUT", target, &headers, stale.as_bytes()).await?;
+    assert_eq!(answer.code, 409, "the version that the client named still counts: {}", answer.text());
     Ok(())
 }
 
