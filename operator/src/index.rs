@@ -22,6 +22,8 @@ pub struct World {
     pub policies: Vec<Arc<DeserializeGuard<AccessPolicy>>>,
     /// The live config in force.
     pub published: Published,
+    /// The installation has a name of its own.
+    pub is_named: bool,
 }
 
 impl World {
@@ -30,7 +32,12 @@ impl World {
         Self::of(watched.identities.state(), watched.policies.state(), &watched.shards.state())
     }
 
-    /// Of these objects.
+    /// The same in an installation that AWS is told this name of.
+    pub fn of_hub(self, hub: &str) -> Self {
+        Self { is_named: hub != crds::names::HUB, ..self }
+    }
+
+    /// Of these objects, in an installation with a name of its own.
     pub fn of(
         mut identities: Vec<Arc<DeserializeGuard<AgentIdentity>>>,
         mut policies: Vec<Arc<DeserializeGuard<AccessPolicy>>>,
@@ -38,7 +45,7 @@ impl World {
     ) -> Self {
         identities.sort_by_cached_key(|identity| (identity.creation_timestamp(), key_of(identity.as_ref())));
         policies.sort_by_cached_key(|policy| policy.name_any());
-        Self { identities, policies, published: Published::read(shards) }
+        Self { identities, policies, published: Published::read(shards), is_named: true }
     }
 }
 

@@ -185,7 +185,7 @@ fn choose_generation(
         Err(invalid) => Err(Refusal { reason: "NotSupportedYet", message: invalid.error.clone() }),
     };
     let refusal = match candidate {
-        Ok(candidate) => match conflict(&candidate, taken) {
+        Ok(candidate) => match unnamed(world, &candidate).or_else(|| conflict(&candidate, taken)) {
             None => return (Some(candidate), None),
             Some(refusal) => refusal,
         },
@@ -198,6 +198,21 @@ fn choose_generation(
         without_lost_subjects(kept, taken)
     });
     (kept, Some(refusal))
+}
+
+// AWS tells installations apart by their names: a token that is signed for the default one is good at every gate that kept it.
+fn unnamed(world: &World, identity: &ShardIdentity) -> Option<Refusal> {
+    let spec = &identity.spec;
+    let needs_name = matches!(spec.target.r#type, TargetType::Eks)
+        || spec.subjects.iter().any(|entry| entry.aws_iam_role.is_some());
+    (needs_name && !world.is_named).then(|| Refusal {
+        reason: "HubUnnamed",
+        message: format!(
+            "AWS roles and EKS targets need an installation with a name of its own, and this one is called `{}` as every other \
+             is at first: set `hub.name` of the chart",
+            crds::names::HUB
+        ),
+    })
 }
 
 // What an older identity took since may not stay in the last good generation of a younger one.

@@ -154,7 +154,7 @@ impl Reconciler {
                 return Ok(());
             }
         }
-        let world = World::look(&self.watched);
+        let world = World::look(&self.watched).of_hub(&self.config.hub);
         let plan = plan(&world);
         self.metrics.shards.set(i64::try_from(plan.shards.len()).unwrap_or(i64::MAX));
         boundary::widen(&self.client, &self.boundary_rules(), &plan.impersonable).await?;

@@ -193,6 +193,25 @@ fn one_role_is_one_subject_whatever_path_and_case_it_is_written_with() {
 }
 
 #[test]
+fn what_aws_is_told_the_name_for_needs_a_name_of_its_own() {
+    let arn = "arn:aws:iam::111122223333:role/Runner";
+    let mut role = identity("role", 1, &["x"]);
+    role["spec"]["subjects"] = json!([{"name": "r", "type": "AWSIAMRole", "awsIAMRole": {"arn": arn}}]);
+    let mut eks = identity("eks", 2, &["y"]);
+    eks["spec"]["target"] =
+        json!({"type": "EKS", "eks": {"clusterName": "c", "region": "us-east-1", "roleARN": arn}});
+    let all = [role, eks, identity("other", 3, &["z"])];
+    for (hub, expected) in [(crds::names::HUB, Some("HubUnnamed")), ("hub-prod", None)] {
+        let identities = all.iter().map(|value| Arc::new(guarded::<AgentIdentity>(value))).collect();
+        let plan = plan(&World::of(identities, Vec::new(), &[]).of_hub(hub));
+        for (name, expected) in [("role", expected), ("eks", expected), ("other", None)] {
+            assert_eq!(reason(&plan, name), expected, "{hub}: {name}");
+            assert_eq!(shard(&plan, name).is_none(), expected.is_some(), "{hub}: {name}");
+        }
+    }
+}
+
+#[test]
 fn suspend_and_labels_are_taken_also_from_a_generation_that_is_not_accepted() {
     let good = planned(&[identity("a", 1, &["x"])], &[], &Plan::default());
     let mut broken = identity("a", 1, &["x"]);

@@ -160,6 +160,7 @@ fn look(config: &Config) -> anyhow::Result<Look> {
 fn aws_settings(config: &Config) -> AwsSettings {
     AwsSettings {
         cluster: format!("{}{}", crds::names::AWS_CLUSTER_PREFIX, config.hub),
+        is_named: config.hub != crds::names::HUB,
         hosts: config.sts_hosts.clone(),
         endpoint: config.sts_endpoint.clone(),
     }

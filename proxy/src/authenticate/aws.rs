@@ -23,6 +23,8 @@ use super::{AuthenticateError, Proven};
 use crate::telemetry::Telemetry;
 
 const ASKED_AT_ONCE: usize = 32;
+const UNNAMED: &str = "this gate takes no tokens of AWS: it has the name that every gate has at first; next: ask an administrator to \
+                       set `hub.name` of the chart";
 /// So long a token waits for its turn to be asked about.
 const QUEUED: Duration = Duration::from_secs(5);
 
@@ -32,6 +34,8 @@ pub struct AwsSettings {
     /// The name of the gate, in the place of an EKS cluster's: `sallyport.<hub>`. A cluster's name has no dot, so that a token
     /// for one is worth nothing at the other.
     pub cluster: String,
+    /// The hub has a name of its own. With the default one a token for this gate would be good at others, and theirs here.
+    pub is_named: bool,
     /// Hosts that a token may name; none: every public STS.
     pub hosts: Vec<String>,
     /// Where STS is asked, if not at the host that the token names.
@@ -41,6 +45,7 @@ pub struct AwsSettings {
 /// Verifies tokens of AWS and remembers the answers for a few seconds.
 #[derive(Clone)]
 pub struct AwsTokens {
+    is_named: bool,
     cluster: Arc<str>,
     hosts: Arc<Hosts>,
     sts: Sts,
@@ -53,6 +58,7 @@ impl AwsTokens {
     /// Asks STS by itself.
     pub fn new(settings: AwsSettings, telemetry: Telemetry) -> Self {
         Self {
+            is_named: settings.is_named,
             cluster: settings.cluster.into(),
             hosts: Arc::new(Hosts::new(settings.hosts)),
             sts: Sts::new(settings.endpoint),
@@ -71,6 +77,9 @@ impl AwsTokens {
     /// # Errors
     /// What is wrong with the token, or that this cannot be told now.
     pub async fn prove(&self, token: &str) -> Result<Proven, AuthenticateError> {
+        if !self.is_named {
+            return Err(AuthenticateError::Rejected(UNNAMED.to_owned()));
+        }
         let presigned = Presigned::read(token, &self.hosts).map_err(|fault| self.faulty(fault))?;
         presigned.check_time(Timestamp::now()).map_err(|fault| self.faulty(fault))?;
         let hash = kept::hash(token);
@@ -172,7 +181,8 @@ mod tests {
 
     fn judge(arn: &str, account: &str, user_id: &str) -> Result<Proven, AuthenticateError> {
         let [account, arn, user_id] = [account, arn, user_id].map(str::to_owned);
-        let settings = AwsSettings { cluster: "sallyport.hub".to_owned(), ..AwsSettings::default() };
+        let settings =
+            AwsSettings { cluster: "sallyport.hub".to_owned(), is_named: true, ..AwsSettings::default() };
         let telemetry = Telemetry::new().expect("unique names");
         AwsTokens::new(settings, telemetry).judge(Identity { account, arn, user_id }, Timestamp::UNIX_EPOCH)
     }
@@ -211,6 +221,7 @@ mod tests {
     fn tokens() -> AwsTokens {
         let settings = AwsSettings {
             cluster: "sallyport.hub".to_owned(),
+            is_named: true,
             endpoint: "127.0.0.1:1".parse().ok(),
             ..AwsSettings::default()
         };
@@ -236,6 +247,9 @@ mod tests {
         assert!(matches!(refused, Err(AuthenticateError::Unverifiable(_))), "{refused:?}");
         let told = String::from_utf8(tokens.telemetry.render().expect("encodes")).expect("text");
         assert!(told.contains("\nsallyport_sts_failures_total 1\n"), "{told}");
+        let unnamed = AwsTokens { is_named: false, ..tokens };
+        let refused = unnamed.prove(&fresh()).await.expect_err("a name that every gate has");
+        assert!(refused.to_string().contains("`hub.name`"), "{refused}");
     }
 
     #[tokio::test(start_paused = true)]

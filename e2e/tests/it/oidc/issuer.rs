@@ -124,6 +124,27 @@ async fn an_issuer_of_another_authority_is_none() -> anyhow::Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn f25_an_agent_whose_keys_cannot_be_had_holds_up_only_tokens_that_would_be_its_own()
+-> anyhow::Result<()> {
+    let (desk, issuer, stranger) =
+        (Desk::new(&crate::gate()?).await?, FakeIssuer::start()?, FakeIssuer::start()?);
+    let (at, rules) = trust(&issuer);
+    desk.agent("known", &at, &rules)?;
+    let token = issuer.token("k1", "RS256", &claims(&issuer))?;
+    assert_eq!(desk.who(&token)?, desk.user("known"));
+    // The same issuer under an authority that its certificate is not of: whether the token is this agent's, nobody can tell.
+    let untold = with(at, json!({"certificateAuthority": stranger.ca()}));
+    let wide = json!([{"expression": "claims.sub.startsWith('repo:acme/')"}]);
+    desk.agent("unknown", &untold, &wide)?;
+    desk.told(&token, &format!("the keys of issuer `{}` cannot be had", issuer.url())).await?;
+    desk.apply("unknown", &untold, &json!([{"claim": "sub", "requiredValue": "somebody else"}]))?;
+    eventually("what cannot be the other's", SOON, async || {
+        Ok((desk.who(&token)? == desk.user("known")).then_some(()))
+    })
+    .await
+}
+
 /// An open watch of the agent `name` with a token, and what kubectl says at its end.
 async fn watch(
     desk: &Desk,
@@ -196,6 +217,15 @@ async fn one_token_is_one_agent() -> anyhow::Result<()> {
     let both = "the token fits the subjects of more than one AgentIdentity";
     desk.told(&token, both).await?;
     assert!(!desk.who(&token)?.expect_err("refused").contains("third"), "no name for the bearer");
+    for (name, other) in [("first", "third"), ("third", "first")] {
+        let of = format!("involvedObject.name={name},reason=SubjectConflict");
+        let says = format!("the token fits the subjects of {}/{other} too", desk.namespace);
+        eventually(&format!("an Event at {name}"), SOON, async || {
+            let args = ["get", "events", "--field-selector", &of, "-o", "jsonpath={.items[*].message}"];
+            Ok(desk.admin(&args)?.stdout.contains(&says).then_some(()))
+        })
+        .await?;
+    }
     desk.apply("third", &at, &json!([{"expression": "claims.sub == 'nobody'"}]))?;
     eventually("one agent again", SOON, async || Ok((desk.who(&token)? == desk.user("first")).then_some(())))
         .await?;
