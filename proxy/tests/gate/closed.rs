@@ -11,7 +11,7 @@ use super::{MAPS, config_map, rebuilt};
 
 #[tokio::test]
 async fn f14_f25_one_token_is_not_reviewed_with_every_request() {
-    for (authorization, code) in [("Bearer good", 200), ("Bearer wrong", 401)] {
+    for (authorization, code) in [(super::BEARER, 200), (concat!("Bearer ", token_of!("wrong")), 401)] {
         let world = World::new().await;
         world.server.answers(|_| Reply::Json(200, config_map("a")));
         for _ in 0..6 {

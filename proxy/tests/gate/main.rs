@@ -143,7 +143,7 @@ async fn b122_every_wrong_token_is_401_and_nothing_goes_upstream() {
         let message = answer.json()["message"].as_str().unwrap().to_owned();
         assert!(message.contains(says), "`{authorization}`: {message}");
         let reviews = usize::from(authorization.starts_with("Bearer e30"));
-        assert_eq!(world.server.reviews(), reviews, "`{authorization}`");
+        assert_eq!(world.server.reviews().len(), reviews, "`{authorization}`");
         world.server.forget();
     }
     // What no ServiceAccount's token can be is not shown to the API server, whose audit log would keep it.
@@ -166,7 +166,7 @@ async fn b122_every_wrong_token_is_401_and_nothing_goes_upstream() {
         let message = answer.json()["message"].as_str().unwrap().to_owned();
         assert!(answer.code == 401 && message.contains(says), "`{authorization}`: {message}");
         assert!(message.contains("; next: "), "{message}");
-        assert_eq!(world.server.reviews(), 0, "`{authorization}`");
+        assert_eq!(world.server.reviews().len(), 0, "`{authorization}`");
     }
     let twice = [("authorization", BEARER), ("authorization", BEARER)];
     assert!(matches!(world.send("GET", MAPS, &twice, "").await.code, 400 | 401));

@@ -150,12 +150,6 @@ impl Server {
         seen.iter().filter(|one| one.target == "/apis" && one.header("impersonate-user").is_empty()).count()
     }
 
-    /// How often the gate asked whose a token is.
-    pub fn reviews(&self) -> usize {
-        let seen = self.inner.seen.lock().unwrap();
-        seen.iter().filter(|one| one.target.starts_with(REVIEWS)).count()
-    }
-
     /// What came on an agent's behalf.
     pub fn seen(&self) -> Vec<Seen> {
         let seen = self.inner.seen.lock().unwrap();
