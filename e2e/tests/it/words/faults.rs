@@ -188,11 +188,11 @@ async fn d05_f04_faults_limits_and_deadlines() -> anyhow::Result<()> {
     for (title, args) in [
         ("StreamDenied, of an upgrade", &["exec", "web", "--", "id"][..]),
         (
-            "NotSupportedYet: a change of a masked field",
+            "NotAllowed, of a change of a masked field",
             &["patch", "configmap", "flags", "--type=merge", "-p", r#"{"data":{"password":"guess"}}"#],
         ),
         (
-            "NotSupportedYet: a selector on a masked field",
+            "Forbidden, of a selector on a masked field",
             &["get", "configmaps", "--field-selector=data.password=guess"],
         ),
     ] {
