@@ -115,6 +115,25 @@ fn the_programs_take_the_flags_that_the_chart_gives_them() -> anyhow::Result<()>
     Ok(())
 }
 
+/// B113: without the look for ways past the gate nobody may read what is only needed for it.
+#[test]
+fn b113_rights_in_kube_system_are_there_only_to_look_for_ways_past_the_gate() -> anyhow::Result<()> {
+    for (set, looks) in [("aws.detectBypass=true", true), ("aws.detectBypass=false", false)] {
+        let values = ["--set", "storage.type=Filesystem", "--set", set];
+        let objects = documents(&render("sallyport-system", &values)?.success()?)?;
+        let there = objects.iter().filter(|one| one["metadata"]["namespace"] == "kube-system");
+        let resources: Vec<&Value> =
+            there.filter(|one| one["kind"] == "Role").map(|one| &one["rules"]).collect();
+        let aws_auth = resources.iter().any(|rules| rules.to_string().contains("aws-auth"));
+        assert_eq!(aws_auth, looks, "{set}: {resources:?}");
+        let args = objects.iter().filter(|one| one["kind"] == "Deployment").map(ToString::to_string);
+        let args: String = args.collect();
+        assert!(args.contains(&format!("--detect-bypass={looks}")), "{set}");
+        assert_eq!(args.contains("--access-entries-seconds=0"), !looks, "{set}");
+    }
+    Ok(())
+}
+
 #[test]
 fn thoughtless_values_are_refused_in_words_that_help() -> anyhow::Result<()> {
     let filesystem = "storage.type=Filesystem";
