@@ -261,7 +261,7 @@ async fn p11_a_new_kind_is_usable_within_ten_seconds_and_masked_by_the_rule_that
     ]);
     estate.gate.plane().apply(&json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string())?;
     let since = Instant::now();
-    eventually("the new kind through the gate", Duration::from_secs(30), async || {
+    eventually("the new kind through the gate", Duration::from_secs(10), async || {
         Ok((estate.through("GET", &gadgets, accept, b"").await?.code == 200).then_some(()))
     })
     .await?;
