@@ -39,11 +39,16 @@ pub fn check(input: &[u8]) {
 
 /// A single object without doubled keys, accepted by both: the same as the naive masker says.
 fn against_reference(result: &Result<(), MaskError>, answer: &[u8], masked: &[u8], form: Form) {
-    let Ok(object @ Value::Object(_)) = serde_json::from_slice::<Value>(answer) else {
-        return assert!(
-            result.is_err() || form == Form::Watch || has_lone_surrogate(answer),
-            "not JSON, but masked"
-        );
+    let object = match serde_json::from_slice::<Value>(answer) {
+        Ok(object @ Value::Object(_)) => object,
+        // JSON bounds no number; serde_json takes those of an f64, and the masker copies them unread.
+        Err(error) if error.to_string().starts_with("number out of range") => return,
+        Ok(_) | Err(_) => {
+            return assert!(
+                result.is_err() || form == Form::Watch || has_lone_surrogate(answer),
+                "not JSON, but masked"
+            );
+        }
     };
     if result.is_err() || form != Form::Object {
         return;
